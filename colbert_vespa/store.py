@@ -45,7 +45,11 @@ METADATA_JSON = "metadata_json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Ids of documents, in the order given. failed: why, by id."""
+    """Outcome of a write.
+
+    Attributes:
+        failed: Reason of each failure, by id.
+    """
 
     succeeded: tuple[str, ...]
     failed: Mapping[str, str]
@@ -122,7 +126,13 @@ class DocumentStore:
         return [whole_document(passages) for passages in self._client.get(wanted, where=where).check_full().values()]
 
     def delete(self, ids: Sequence[str]) -> Outcome:
-        """Ids that are not there are in neither list. Raises: UsageError where `ids` is a text; LocalIndexError, VespaError."""
+        """Delete documents by id; unknown ids are in neither list of the outcome.
+
+        Raises:
+            UsageError: If `ids` is a string.
+            LocalIndexError: If the index is damaged or cannot be written.
+            VespaError: If Vespa does not answer.
+        """
         documents = [Document(id_) for id_ in checked_ids(ids)]
         with self._writing:
             if self._client is None or not documents:
@@ -130,9 +140,12 @@ class DocumentStore:
             return self._fed(documents, self._client, "delete")
 
     def delete_where(self, where: Mapping[str, object] | None) -> None:
-        """The documents that a filter selects; all without one.
+        """Delete the documents that a filter selects; without a filter, all documents.
 
-        Raises: FilterError, LocalIndexError, VespaError; LocalIndexError or VespaRefused where some could not be deleted.
+        Raises:
+            FilterError: If the filter does not parse or names an unknown field.
+            LocalIndexError: If the index cannot be written, or some documents were not deleted.
+            VespaError: If Vespa does not answer; VespaRefused if some documents were not deleted.
         """
         while self._client is not None and (ids := self._client.select(where).check_full()):
             outcome = self.delete(ids)
@@ -227,7 +240,7 @@ def title_of(metadata: Mapping[str, object]) -> str:
 
 
 def whole_document(passages: Sequence[Passage]) -> Document:
-    """passages: of one document, in order. Its text is theirs with newlines between."""
+    """Return the document of these passages, which are in order; its text is theirs, joined by newlines."""
     first = passages[0]
     text = "\n".join(passage.text for passage in passages)
     return Document(first.document_id, first.title, text, first.metadata)
@@ -238,7 +251,11 @@ def _refusals(path: Path) -> dict[str, str]:
 
 
 def packed_document(document: Document, schema: MetadataSchema) -> Document:
-    """The document with what no field can hold in `metadata_json`. Raises: MetadataError."""
+    """Return the document with all metadata that no field can hold in `metadata_json`.
+
+    Raises:
+        MetadataError: If a value does not fit its field.
+    """
     typed: dict[str, Value] = {}
     rest: dict[str, object] = {}
     for name, value in document.metadata.items():

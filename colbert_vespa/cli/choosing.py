@@ -40,7 +40,12 @@ DIMS = (256, 512)
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
-    """queries: texts; of none, `count` are drawn from the sample. dims: of encodings that are fitted."""
+    """Options of the choice of candidates.
+
+    Attributes:
+        queries: Texts of queries; if empty, `count` queries are drawn from the sample.
+        dims: Dimensions of the encodings that are fitted.
+    """
 
     goal: RecallGoal
     queries: Sequence[str] = ()
@@ -53,10 +58,12 @@ class ChoiceOptions:
 def choose_candidates(
     out: Output, bundle: Bundle, documents: Iterable[Document], output: Path | None, options: ChoiceOptions
 ) -> CandidateReport:
-    """Measures on the documents of a sample; writes a copy of the bundle with the choice to `output`, if it is given.
+    """Measure candidates on a sample, and write a copy of the bundle with the choice to `output`, if it is given.
 
-    Raises: BundleError where an output is given and nothing reaches the goal; UsageError where the sample is too small;
-    CollectionError naming a document that does not fit the bundle.
+    Raises:
+        BundleError: If `output` is given and no candidates reach the goal.
+        UsageError: If the sample is too small.
+        CollectionError: If a document does not fit the bundle; the message names it.
     """
     if output is not None:
         check_folder(output, owned=is_bundle_folder)
@@ -78,9 +85,10 @@ def choose_candidates(
 
 
 def record_choice(out: Output, bundle: Bundle, texts: Sequence[str], options: ChoiceOptions) -> None:
-    """Measures on the texts, and writes the choice into the bundle itself; none where nothing reaches the goal.
+    """Measure candidates on texts, and write the choice into the bundle itself, if any candidates reach the goal.
 
-    Raises: UsageError where the sample is too small.
+    Raises:
+        UsageError: If the sample is too small.
     """
     shuffled = random.Random(options.seed).sample(list(texts), len(texts))
     report, encodings = _measured(

@@ -51,9 +51,10 @@ QUESTIONS: tuple[tuple[str, dict[str, object] | None], ...] = (
 
 
 def run_demo(out: Output, folder: Path, *, model: str | None, collection: Path | None) -> None:
-    """Writes bundle, package, app.toml and index below `folder`, and prints the report.
+    """Write bundle, package, app.toml and index below `folder`, and print the report.
 
-    Raises: UsageError where `folder` is neither new, nor empty, nor that of an earlier demo.
+    Raises:
+        UsageError: If `folder` is neither new, nor empty, nor the folder of an earlier demo.
     """
     check_folder(folder, owned=_is_of_a_demo)
     start = time.perf_counter()

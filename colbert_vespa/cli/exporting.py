@@ -40,9 +40,10 @@ def sample_texts(source: str, most: int = MAX_SAMPLE, columns: Sequence[str] | N
 
 
 def dense_values(given: Iterable[str], option: str) -> dict[str, str]:
-    """By name of the dense model: NAME=VALUE, or a value alone for the one named "dense".
+    """Return values by name of the dense model; each is NAME=VALUE, or a value alone for the model named "dense".
 
-    Raises: UsageError where a name comes twice.
+    Raises:
+        UsageError: If a name occurs twice.
     """
     found: dict[str, str] = {}
     for item in given:
@@ -57,7 +58,11 @@ def dense_values(given: Iterable[str], option: str) -> dict[str, str]:
 
 
 def dense_counts(given: Iterable[str], option: str) -> dict[str, int]:
-    """As `dense_values`. Raises: UsageError, also where one is not a number above 0."""
+    """Return counts by name of the dense model, given as for `dense_values`.
+
+    Raises:
+        UsageError: If a name occurs twice, or a value is not a whole number above 0.
+    """
     found = dense_values(given, option)
     for value in found.values():
         if not value.isascii() or not value.isdecimal() or len(value) > 6 or int(value) == 0:

@@ -255,7 +255,11 @@ def tune(
 
 
 def question_lines(file: Path) -> list[str]:
-    """Raises: UsageError where the file has none."""
+    """Return the lines of a file that have text.
+
+    Raises:
+        UsageError: If the file has none.
+    """
     from colbert_vespa.evaluation.collection import text_lines
 
     try:

@@ -15,9 +15,10 @@ SINGLE, SEVERAL = ("id", "vectors"), ("title", "text", "metadata")  # columns of
 
 
 def with_columns(settings: SourceSettings, given: Sequence[str] | None) -> SourceSettings:
-    """`settings` with the columns of `given`, each ROLE=COLUMN; they replace those of the same role.
+    """Return `settings` with these columns, each ROLE=COLUMN; they replace those of the same role.
 
-    Raises: UsageError on another form or role, and where a role of one column is given twice.
+    Raises:
+        UsageError: If an item has another form, its role is unknown, or a role that takes one column is given twice.
     """
     found: dict[str, list[str]] = {}
     for role, column in _pairs(given or (), "--column", "text=body"):
@@ -31,7 +32,11 @@ def with_columns(settings: SourceSettings, given: Sequence[str] | None) -> Sourc
 
 
 def field_types(given: Sequence[str] | None) -> dict[str, FieldType]:
-    """Of `given`, each FIELD=TYPE. Raises: UsageError."""
+    """Return the types of metadata fields, each given as FIELD=TYPE.
+
+    Raises:
+        UsageError: If an item has another form.
+    """
     found = {}
     for name, type_ in _pairs(given or (), "--type", "published=timestamp"):
         try:

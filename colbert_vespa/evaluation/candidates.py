@@ -119,7 +119,12 @@ def sampled_rows(passages: Sequence[Matrix], count: int, seed: int) -> list[Matr
 
 
 def choice_of(report: CandidateReport, encodings: Mapping[str, OneVector]) -> MeasuredCandidates | None:
-    """What a bundle records of it; None where nothing reaches the goal. encodings: as they were measured."""
+    """Return what a bundle records of the report; None if no candidates reach the goal.
+
+    Args:
+        report: Candidates measured on a sample.
+        encodings: The encodings that were measured, by name.
+    """
     best = report.best
     if best is None:
         return None
@@ -276,9 +281,10 @@ class _Lists:
 
 
 def plot_candidates(report: CandidateReport, path: Path) -> None:
-    """Recall against work, a line for each way; the format is that of the file's ending.
+    """Plot recall against work, one line for each way; the format follows the file's ending.
 
-    Raises: MissingDependency without matplotlib.
+    Raises:
+        MissingDependency: If matplotlib is not installed.
     """
     figure = new_figure(8, 5)
     axes = figure.subplots()

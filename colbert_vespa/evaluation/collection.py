@@ -52,7 +52,11 @@ class CollectionQuery:
         return self.vectors is None and not self.text.strip()
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an id that cannot be one, or a text that is not text."""
+        """Check id and text.
+
+        Raises:
+            UsageError: If the id is not valid, or the text is not a string.
+        """
         object.__setattr__(self, "id", checked_id(self.id, "query id"))
         object.__setattr__(self, "text", checked_text(self.text, f"query {self.id!r}"))
 
@@ -68,9 +72,14 @@ class Collection:
 
 
 def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection:
-    """qrels: a file of judgements instead of the folder's own.
+    """Read a collection folder.
 
-    Raises: CollectionError where the folder, a file or a line of it is not as it should be.
+    Args:
+        folder: Folder with corpus, queries and qrels.
+        qrels: File of judgements to use instead of the folder's own.
+
+    Raises:
+        CollectionError: If the folder, a file or a line is not valid.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -108,9 +117,12 @@ def _rows_of(given: object, where: str) -> ReadyRows | None:
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, float]]:
-    """By query, documents and their relevance: BEIR's three columns with tabs, or TREC's four with tabs or blanks.
+    """Return documents and their relevance by query.
 
-    Raises: CollectionError naming the line.
+    The file has BEIR's three columns separated by tabs, or TREC's four separated by tabs or blanks.
+
+    Raises:
+        CollectionError: If a line is not valid; the message names it.
     """
     judged: dict[str, dict[str, float]] = {}
     for number, line in enumerate(text_lines(path), start=1):
@@ -130,9 +142,12 @@ def read_qrels(path: Path) -> dict[str, dict[str, float]]:
 
 
 def text_lines(path: Path) -> list[str]:
-    """Without their ends and a byte order mark: what else Unicode calls a line separator may be part of an id.
+    """Return the lines of a file without their ends and without a byte order mark.
 
-    Raises: CollectionError where the file cannot be read as UTF-8.
+    Only line feeds end a line: other characters that Unicode calls line separators may be part of an id.
+
+    Raises:
+        CollectionError: If the file cannot be read as UTF-8.
     """
     try:
         return [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").split("\n")]

@@ -69,7 +69,16 @@ class Judged:
 
     @classmethod
     def read(cls, collection: Path, qrels: Path | None = None, limit: int | None = None) -> Judged:
-        """Of a collection folder. qrels: a file of judgements instead of the folder's own. Raises: CollectionError."""
+        """Read a collection folder.
+
+        Args:
+            collection: Folder with corpus, queries and qrels.
+            qrels: File of judgements to use instead of the folder's own.
+            limit: Size of a seeded sample of the queries; None for all.
+
+        Raises:
+            CollectionError: If the collection is not valid.
+        """
         read = read_collection(collection, qrels)
         return cls.of(read.name, read.corpus, read.queries, read.qrels, limit)
 
@@ -82,7 +91,11 @@ class Judged:
         qrels: Qrels,
         limit: int | None = None,
     ) -> Judged:
-        """`limit`: a seeded sample of so many queries. Raises: CollectionError where no query is judged."""
+        """Combine documents, queries and judgements, keeping a seeded sample of `limit` queries.
+
+        Raises:
+            CollectionError: If no query is judged.
+        """
         there = {document.id: document for document in documents if not document.blank}
         judged = [q for q in queries if not q.blank and any(v > 0 and d in there for d, v in qrels.get(q.id, {}).items())]
         if not judged:
@@ -94,10 +107,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over the queries, of METRICS by key (`ndcg_at_10`); latencies in milliseconds, encoding of the query included.
+    """Metrics and latencies of a client on a collection.
 
-    baselines: the same means for each baseline. differences: by baseline and metric, whether the client is better by more than
-    chance. run: the client's hits, best first: those of a search of ten, as a user asks, and after them those of a deeper one.
+    Attributes:
+        measured: Means over the queries by key of the metric, as `ndcg_at_10`.
+        latency_ms: Milliseconds of a search, encoding of the query included.
+        baselines: The same means for each baseline.
+        differences: By baseline and metric, the difference to the client and whether it is more than chance.
+        run: Hits of the client, best first: those of a search for ten, as a user asks, and after them those of a deeper search.
     """
 
     collection: str
@@ -134,11 +151,20 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a client is asked, and what it is compared with.
+    """How a client is searched, and what it is compared with.
 
-    candidates, rerank, weights, fusion, model (the dense one), rerank_with, rerank_with_top: as in a search. recall_queries:
-    how many queries are compared with exact MaxSim. metrics: besides the standard ones. dense: checkpoint of a single-vector
-    model; None: the mean of the bundle's token vectors. baseline: a run of the same queries.
+    Attributes:
+        candidates: As in a search.
+        rerank: As in a search.
+        weights: As in a search.
+        fusion: As in a search.
+        model: Name of the dense model, as in a search.
+        rerank_with: As in a search.
+        rerank_with_top: As in a search.
+        recall_queries: Number of queries that are compared with exact MaxSim.
+        metrics: Metrics in addition to the standard ones.
+        dense: Checkpoint of a single-vector model; None for the mean of the bundle's token vectors.
+        baseline: A run of the same queries.
     """
 
     candidates: str = AUTO
@@ -213,7 +239,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class AskedRun:
-    """seconds: of the first search for each query. candidates: those of the last."""
+    """Hits of all queries of a collection.
+
+    Attributes:
+        seconds: Seconds of the first search for each query.
+        candidates: Candidates of the last search.
+    """
 
     run: dict[str, list[tuple[str, float]]]
     seconds: list[float]
@@ -313,9 +344,10 @@ def compared(
 
 
 def evaluate_run(path: Path, qrels: Path, settings: EvaluationSettings) -> Evaluation:
-    """A run of any engine against judgements, without an index: no latencies, no recall, `passages` 0.
+    """Evaluate a run of any engine against judgements, without an index: no latencies, no recall, `passages` 0.
 
-    Raises: CollectionError where no query of the judgements has a relevant document.
+    Raises:
+        CollectionError: If no query of the judgements has a relevant document.
     """
     judged, run = read_qrels(qrels), read_run(path)
     queries = [query for query, values in judged.items() if any(value > 0 for value in values.values())]
@@ -406,6 +438,10 @@ def cached_encoder(encoder: DocumentEncoder) -> Iterator[CachedEncoder]:
 
 
 def sampled_queries(collection: Path, limit: int) -> list[Query]:
-    """Queries of a collection folder, or a seeded sample of `limit`: texts, or rows with them. Raises: CollectionError."""
+    """Return the queries of a collection folder, or a seeded sample of `limit`, as texts or as rows with texts.
+
+    Raises:
+        CollectionError: If the collection is not valid.
+    """
     asked = [query.asked for query in read_collection(collection).queries if not query.blank]
     return random.Random(SEED).sample(asked, limit) if limit < len(asked) else asked

@@ -100,9 +100,10 @@ def record_scores(client: Client, judged: Judged, now: Way, step: StepReport, *,
 
 
 def fit_weights(recorded: RecordedScores, qrels: Qrels, now: Way, metric: Metric) -> FittedWeights:
-    """The best of all tenths of weights and of both fusions, by cross-validation in five folds of the queries.
+    """Find the best weights, in steps of a tenth, and the best fusion, by cross-validation in five folds of the queries.
 
-    Raises: CollectionError where there are fewer than 20 queries.
+    Raises:
+        CollectionError: If there are fewer than 20 queries.
     """
     queries = sorted(recorded)
     if len(queries) < LEAST_QUERIES:
@@ -152,9 +153,10 @@ def _values(
 
 
 def write_weights(path: Path, way: Way) -> None:
-    """Puts `fusion` and the table `[weights]` into the application's settings, whose other lines stay as they are.
+    """Write `fusion` and the table `[weights]` to the application's settings; all other lines stay unchanged.
 
-    Raises: SettingsError where the file cannot be read, or has either already.
+    Raises:
+        SettingsError: If the file cannot be read, or already has `fusion` or `[weights]`.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""

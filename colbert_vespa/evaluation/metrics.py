@@ -106,7 +106,11 @@ STANDARD = (Metric("ndcg", 10), Metric("mrr", 10), Metric("recall", 100), Metric
 
 
 def parse_metric(text: str) -> Metric:
-    """`ndcg@20`. Raises: UsageError."""
+    """Return the metric that a text such as `ndcg@20` names.
+
+    Raises:
+        UsageError: If the text does not name a metric.
+    """
     found = _NAME.fullmatch(text.strip().lower())
     if not found or found[1] not in METRICS or not 1 <= int(found[2]) <= MOST:
         raise UsageError(f"--metric must be {', '.join(METRICS)} with a depth up to {MOST:,}, as ndcg@20, got {text!r}")

@@ -22,9 +22,15 @@ _METADATA = {
 
 
 def new_figure(width: float, height: float, *, constrained: bool = False) -> Figure:
-    """width, height: inches. constrained: parts are moved so that none overlaps another.
+    """Return an empty figure.
 
-    Raises: MissingDependency without matplotlib.
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        constrained: Arrange the parts so that they do not overlap.
+
+    Raises:
+        MissingDependency: If matplotlib is not installed.
     """
     with required("plot", "a plot"):
         from matplotlib.figure import Figure
@@ -32,9 +38,16 @@ def new_figure(width: float, height: float, *, constrained: bool = False) -> Fig
 
 
 def save_figure(figure: Figure, path: Path, *, tight: bool = False) -> None:
-    """As .png or .svg, by the file's ending. tight: cut to what is drawn.
+    """Save a figure as .png or .svg, by the file's ending.
 
-    Raises: UsageError on another ending; OSError naming `path`.
+    Args:
+        figure: The figure.
+        path: File to write.
+        tight: Cut off empty margins.
+
+    Raises:
+        UsageError: If the file has another ending.
+        OSError: If the file cannot be written; the message names it.
     """
     ending = path.suffix.lower()
     if ending not in _METADATA:

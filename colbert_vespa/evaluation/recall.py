@@ -81,7 +81,11 @@ class RecallReport:
 
 
 def parse_goal(text: str, option: str = "--goal") -> RecallGoal:
-    """Return the goal that `recall@10=0.98` names. Raises: UsageError naming the option."""
+    """Return the goal that a text such as `recall@10=0.98` names.
+
+    Raises:
+        UsageError: If the text is not valid; the message names the option.
+    """
     found = _GOAL.fullmatch(text.strip())
     if not found or not 0 < float(found[2]) <= 1 or int(found[1]) < 1:
         raise UsageError(f"{option} must be like recall@10=0.98, got {text!r}")
@@ -204,9 +208,10 @@ def _timed(
 
 
 def plot_recall(report: RecallReport, path: Path) -> None:
-    """Latency against recall, a line for each strategy and number of probes; the format is that of the file's ending.
+    """Plot latency against recall, one line for each strategy and number of probes; the format follows the file's ending.
 
-    Raises: MissingDependency without matplotlib.
+    Raises:
+        MissingDependency: If matplotlib is not installed.
     """
     figure = new_figure(8, 5)
     axes = figure.subplots()

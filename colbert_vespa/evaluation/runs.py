@@ -20,9 +20,12 @@ _FIELDS = 6
 
 
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
-    """By query, ids and scores in trec_eval's order: best score first, equal ones by id from z to a; ranks are not looked at.
+    """Return ids and scores by query, in the order of trec_eval.
 
-    Raises: CollectionError naming the line.
+    The best score is first, equal scores are ordered by id from z to a; the ranks in the file are ignored.
+
+    Raises:
+        CollectionError: If a line is not valid; the message names it.
     """
     found: dict[str, dict[str, float]] = {}
     for number, line in enumerate(text_lines(path), start=1):

@@ -200,9 +200,12 @@ def _asked(client: Client, judged: Judged, candidates: str) -> tuple[float, floa
 
 
 def plot_tradeoffs(tradeoffs: Tradeoffs, path: Path) -> None:
-    """nDCG@10 against bytes a passage and against p50, the Pareto fronts as lines; the format is that of the file's ending.
+    """Plot nDCG@10 against bytes per passage and against p50, with the Pareto fronts as lines.
 
-    Raises: MissingDependency without matplotlib.
+    The format follows the file's ending.
+
+    Raises:
+        MissingDependency: If matplotlib is not installed.
     """
     figure = new_figure(12, 5)
     from matplotlib import ticker

@@ -194,9 +194,10 @@ def measure_rankings(
 
 
 def with_vectors(client: Client, judged: Judged) -> Judged:
-    """With the rows of each query and its vector by each dense model, so that it is encoded once for all ways.
+    """Return the collection with the rows and dense vectors of each query, so that a query is encoded once for all ways.
 
-    Raises: UsageError where a query has no text.
+    Raises:
+        UsageError: If a query has no text.
     """
     texts = [query.text for query in judged.queries]
     if not all(text.strip() for text in texts):

@@ -63,7 +63,11 @@ class Profile:
 
     @classmethod
     def read(cls, path: Path) -> Profile:
-        """Raises: UsageError where the file is none, or of a version unknown here."""
+        """Read a profile from a file.
+
+        Raises:
+            UsageError: If the file is not a profile, or has an unknown version.
+        """
         return read_made(cls, path, KIND, FORMAT, MADE_BY)
 
 

@@ -31,7 +31,11 @@ Form = TypeVar("Form")
 
 @dataclass(frozen=True)
 class Canary:
-    """expected: id of passage and score, best first."""
+    """A query with its expected hits.
+
+    Attributes:
+        expected: Passage ids and scores, best first.
+    """
 
     query: str
     expected: tuple[tuple[str, float], ...]
@@ -39,7 +43,12 @@ class Canary:
 
 @dataclass(frozen=True)
 class Canaries:
-    """bundle: sha256 of the one that the hits were found with. candidates: as searches name them."""
+    """Queries with the hits that an index must keep returning.
+
+    Attributes:
+        bundle: sha256 of the bundle that the hits were found with.
+        candidates: Candidates, as a search names them.
+    """
 
     bundle: str
     candidates: str
@@ -57,7 +66,11 @@ class Canaries:
 
     @classmethod
     def read(cls, path: Path) -> Canaries:
-        """Raises: UsageError where the file is none, or of a version unknown here."""
+        """Read canaries from a file.
+
+        Raises:
+            UsageError: If the file does not hold canaries, or has an unknown version.
+        """
         return read_made(cls, path, "colbert-vespa canaries", FORMAT, "colbert-vespa monitor canaries")
 
 
@@ -72,9 +85,12 @@ def read_made(form: type[Form], path: Path, kind: str, version: int, made_by: st
 
 
 def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates: str) -> Canaries:
-    """From what the index answers now, which somebody should have looked at.
+    """Make canaries from the current answers of an index, which somebody should have reviewed.
 
-    Raises: UsageError without a query, or where one finds nothing; VespaError, IncompleteAnswer where the index is not well.
+    Raises:
+        UsageError: If there is no query, or a query finds nothing.
+        VespaError: If Vespa does not answer.
+        IncompleteAnswer: If an answer lacks documents.
     """
     if not queries:
         raise UsageError("no query: the index is empty, or the file of --queries has none")

@@ -32,7 +32,11 @@ SELDOM_S = 3600.0  # between two looks at what costs seconds of processor time: 
 
 @dataclass(frozen=True)
 class Watched:
-    """What to look at. config: config servers; none where nobody shall be asked, as on Vespa Cloud."""
+    """What to monitor.
+
+    Attributes:
+        config: Addresses of config servers; empty if none can be asked, as on Vespa Cloud.
+    """
 
     address: str
     config: tuple[str, ...] = ()
@@ -43,7 +47,11 @@ class Watched:
     limits: WarningLimits = field(default_factory=WarningLimits)
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on an address that is none, or credentials that cannot be used for one."""
+        """Check the addresses.
+
+        Raises:
+            UsageError: If an address is not valid, or the credentials cannot be used for it.
+        """
         if self.folder is not None:
             if self.config:
                 raise UsageError("--config applies to Vespa; a local index has no config server")
@@ -82,7 +90,12 @@ def config_urls(address: str, given: Sequence[str]) -> tuple[str, ...]:
 
 
 class Monitor:
-    """clock, now: for tests; now is seconds since the epoch. Close it, or use it in `with`."""
+    """Runs the checks. Close it after use, or use it in `with`.
+
+    Args:
+        clock: Replaces the clock in tests.
+        now: Replaces the time, in seconds since the epoch, in tests.
+    """
 
     def __init__(
         self,

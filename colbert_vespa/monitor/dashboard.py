@@ -17,7 +17,13 @@ WIDTH = 24  # columns of Grafana's grid
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """queries: expression and legend of each line. unit: as Grafana names it. worse: from which value on it is red."""
+    """A panel of the dashboard.
+
+    Attributes:
+        queries: Expression and legend of each line.
+        unit: Unit, as Grafana names it.
+        worse: Value from which the line is red.
+    """
 
     title: str
     kind: str

@@ -42,7 +42,11 @@ class Exporter(Collector):
 
 
 def parse_listen(text: str) -> tuple[str, int]:
-    """`PORT`, heard on this machine alone, or `HOST:PORT`. Raises: UsageError."""
+    """Return host and port of `PORT`, which listens on this machine alone, or `HOST:PORT`.
+
+    Raises:
+        UsageError: If the text is not valid.
+    """
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or len(port) > 5 or int(port) > LAST_PORT:
         raise UsageError(f"--prometheus must be PORT or HOST:PORT, such as 9108 or 0.0.0.0:9108, got {text!r}")
@@ -51,7 +55,11 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 @contextmanager
 def serving(listen: tuple[str, int]) -> Iterator[tuple[Exporter, str]]:
-    """While it lasts, answers at the address that it gives. Raises: UsageError where something else listens there."""
+    """Answer at the yielded address while the context is open.
+
+    Raises:
+        UsageError: If something else listens there.
+    """
     exporter, registry = Exporter(), CollectorRegistry()
     registry.register(exporter)
     host, port = listen

@@ -55,7 +55,11 @@ def monitoring_files(limits: WarningLimits) -> Mapping[str, str]:
 
 
 def write_files(folder: Path, limits: WarningLimits) -> tuple[str, ...]:
-    """Their paths in `folder`. Raises: UsageError where one of them is there and not of ours; nothing is written then."""
+    """Write the files and return their paths in `folder`.
+
+    Raises:
+        UsageError: If one of the files exists and is not ours; nothing is written then.
+    """
     files = monitoring_files(limits)
     for name in files:
         check_own_output(folder / name, "colbert-vespa")

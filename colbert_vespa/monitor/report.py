@@ -50,7 +50,12 @@ METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """One line. area: the part that it is about; says: what was found, and what to do where that is not fine."""
+    """One line of a report.
+
+    Attributes:
+        area: The part it belongs to.
+        says: What was found, and what to do if it is not in order.
+    """
 
     area: str
     name: str
@@ -64,7 +69,11 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """metric: of METRICS, without prefix."""
+    """One value for Prometheus.
+
+    Attributes:
+        metric: A name of METRICS, without prefix.
+    """
 
     metric: str
     value: float
@@ -97,7 +106,12 @@ def worst(states: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """moment: seconds since the epoch at its end. seconds: that it took."""
+    """Result of one look.
+
+    Attributes:
+        moment: End of the look, in seconds since the epoch.
+        seconds: Duration of the look.
+    """
 
     address: str
     found: Section

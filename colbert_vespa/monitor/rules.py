@@ -14,7 +14,12 @@ PAGE, TICKET = "critical", "warning"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """lasting: how long the expression must hold, as Prometheus writes times. does: what to do."""
+    """An alerting rule.
+
+    Attributes:
+        lasting: How long the expression must hold, as Prometheus writes durations.
+        does: What to do.
+    """
 
     name: str
     expression: str

@@ -128,8 +128,10 @@ def dense_input(model: str) -> str:
 
 
 def _cells_input(model: str) -> str:
-    """The query input with a model's vector in the cells of its field, where these are not the model's own numbers: Vespa
-    compares in the field's cells, and makes zeros of fractions there."""
+    """Return the query input with a model's vector in the cells of its field, if these are not the model's own numbers.
+
+    Vespa compares in the field's cells, where it would turn fractions into zeros.
+    """
     return f"b_{dense_field(model)}"
 
 

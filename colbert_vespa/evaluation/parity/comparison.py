@@ -41,7 +41,12 @@ WORST = 5
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One of the worst. what: of which query or passage; reason: empty where it is none that is known."""
+    """One of the largest deviations.
+
+    Attributes:
+        what: The query or passage it belongs to.
+        reason: Known reason, or an empty string.
+    """
 
     what: str
     measure: str

@@ -30,7 +30,13 @@ WORST = 5
 
 @dataclass(frozen=True)
 class ComparedIndex:
-    """An address. codec: with its bits; embedder: whether Vespa makes the vectors, and differences: where its rules differ."""
+    """An index to compare.
+
+    Attributes:
+        codec: Name of the codec with its bits.
+        embedder: Whether Vespa makes the vectors.
+        differences: Differences of Vespa's rules for the text to the bundle's.
+    """
 
     address: str
     codec: str
@@ -103,9 +109,17 @@ def ask(
 def compare_index(
     answers: IndexAnswers, rows: Mapping[str, Matrix], encoder: Encoder | None, k: int, ready: Mapping[str, Matrix]
 ) -> list[Comparison]:
-    """The layers of one index, as far as it could be asked. ready: rows of passages that were made elsewhere.
+    """Compare the layers of one index, as far as the index could answer.
 
-    Raises: UsageError where a passage has none and there is no encoder, or nothing is found.
+    Args:
+        answers: Answers of the index.
+        rows: Query rows of the bundle's encoder, by query.
+        encoder: Encodes passages; None if all of them have ready rows.
+        k: Number of best hits that are compared.
+        ready: Rows of passages encoded elsewhere, by passage id.
+
+    Raises:
+        UsageError: If a passage has no rows and there is no encoder, or if no passage is found.
     """
     place = answers.place
     passages = list(answers.texts)

@@ -23,7 +23,11 @@ __all__ = ["ParityReport", "compare_all"]
 
 @dataclass(frozen=True)
 class ParityReport:
-    """notes: what could not be compared, and why."""
+    """Result of all comparisons.
+
+    Attributes:
+        notes: Comparisons that were not possible, with reasons.
+    """
 
     bundle: str
     queries: int

@@ -26,7 +26,12 @@ POOL = 5_000  # documents of a source that a sample is drawn from
 
 @dataclass(frozen=True)
 class Texts:
-    """By id. rows: of queries, where they were made elsewhere. source: the documents, which may have vectors of their own."""
+    """Queries and documents to compare with, by id.
+
+    Attributes:
+        rows: Rows of queries that were encoded elsewhere.
+        source: The documents, which may have vectors of their own.
+    """
 
     queries: Mapping[str, str]
     documents: Mapping[str, str]
@@ -34,7 +39,11 @@ class Texts:
     source: Iterable[Document] = ()
 
     def ready_rows(self, passage_ids: Collection[str], rules: RowRules) -> dict[str, Matrix]:
-        """Of those passages whose documents bring them. Raises: UsageError where one does not fit."""
+        """Return the rows of the passages whose documents have vectors of their own.
+
+        Raises:
+            UsageError: If vectors do not fit.
+        """
         found: dict[str, Matrix] = {}
         for document in islice(self.source, POOL):
             for number, rows in enumerate(document.vectors):
@@ -54,9 +63,18 @@ class Texts:
 
 
 def sample_texts(collection: Path | None, documents: Path | None, queries: Path | None, count: int, query_count: int) -> Texts:
-    """A seeded sample. queries: a source whose texts are queries. Without any: texts that are always at hand.
+    """Return a seeded sample of queries and documents; without sources, built-in texts.
 
-    Raises: CollectionError; UsageError where the sample is empty.
+    Args:
+        collection: Collection folder.
+        documents: Source of documents.
+        queries: Source whose texts are queries.
+        count: Number of documents.
+        query_count: Number of queries.
+
+    Raises:
+        CollectionError: If a source is not valid.
+        UsageError: If the sample is empty.
     """
     own = verification_texts(None)
     asked, texts = (_numbered(own["query"]), _numbered(own["document"]))

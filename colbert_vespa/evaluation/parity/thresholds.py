@@ -68,7 +68,11 @@ def checks_of(comparison: Comparison, own: Table) -> list[Check]:
 
 
 def parse_thresholds(given: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`codec.mean_cosine=0.98`, or with a comparison's whole name before the dot. Raises: UsageError."""
+    """Return thresholds from texts such as `codec.mean_cosine=0.98`; a comparison's whole name may stand before the dot.
+
+    Raises:
+        UsageError: If a text is not valid.
+    """
     found: dict[str, dict[str, float]] = {}
     for text in given:
         left, _, value = text.rpartition("=")
