@@ -72,7 +72,17 @@ class Profile:
 
 
 def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Profile:
-    """queries: default, beginnings of the sample. Raises: UsageError where the index is empty; ColbertVespaError."""
+    """Measure the profile of an index and its queries.
+
+    Args:
+        client: Client of the index.
+        http: Client for a sample of the passages.
+        queries: Queries to ask; default: beginnings of the sample.
+
+    Raises:
+        UsageError: If the index is empty.
+        ColbertVespaError: If the index does not answer.
+    """
     passages, texts = sample_of(client.address, http)
     if not texts:
         raise UsageError(f"{client.address} is empty, so there is nothing to measure")

@@ -68,9 +68,20 @@ class HttpClient:
         body: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> httpx.Response:
-        """The whole answer, whatever its status. body: POST it.
+        """Return the whole answer, whatever its status.
 
-        Raises: VespaUnreachable, VespaTimeout, VespaRefused, UsageError.
+        Args:
+            url: Address of the server.
+            path: Path of the request.
+            parameters: Parameters of the query string.
+            body: If given, it is posted as JSON.
+            timeout: Seconds; None for the client's.
+
+        Raises:
+            VespaUnreachable: If the server does not answer.
+            VespaTimeout: If the answer is not complete in time.
+            VespaRefused: If the answer is not valid or too large.
+            UsageError: If the address is not valid.
         """
         limit = self.timeout if timeout is None else timeout
         until = self._clock() + limit

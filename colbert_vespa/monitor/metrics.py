@@ -46,14 +46,24 @@ class Figures:
 
 
 def look_at_metrics(http: HttpClient, url: str, limits: WarningLimits) -> Section:
-    """Raises: VespaError, UsageError; KeyError, TypeError, ValueError on an answer of another shape."""
+    """Ask for the metrics of all hosts, and return the checks.
+
+    Raises:
+        VespaError: If Vespa does not answer.
+        UsageError: If the address is not valid.
+        KeyError: If the answer has another shape; also TypeError and ValueError.
+    """
     # a container waits 5 s for a host that is cut off before it answers for the others
     answer = http.json(url, PATH, parameters={"consumer": "vespa"}, timeout=max(http.timeout, 8.0))
     return metric_rows(figures_of(answer), limits)
 
 
 def figures_of(answer: Mapping[str, Any]) -> Figures:
-    """Raises: KeyError, TypeError, ValueError on an answer of another shape."""
+    """Return the figures of an answer of the metrics API.
+
+    Raises:
+        KeyError: If the answer has another shape; also TypeError and ValueError.
+    """
     told_at = {
         str(node["hostname"]): max((int(service["timestamp"]) for service in node.get("services", ())), default=0)
         for node in answer["nodes"]

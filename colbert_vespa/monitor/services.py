@@ -51,7 +51,11 @@ class Service:
 
 
 def look_at_services(http: HttpClient, config_urls: Sequence[str]) -> tuple[Section, tuple[Service, ...]]:
-    """Raises: UsageError."""
+    """Ask the config servers, and return the rows and samples with the list of services.
+
+    Raises:
+        UsageError: If an address is not valid.
+    """
     rows: list[CheckRow] = []
     serving = ""
     for url in config_urls:
@@ -90,7 +94,11 @@ def _code(answer: Mapping[str, Any]) -> str:
 
 
 def services_of(answer: Mapping[str, Any]) -> list[Service]:
-    """Of the config server's list. Raises: KeyError, TypeError, ValueError on another shape."""
+    """Return the services of a config server's list.
+
+    Raises:
+        KeyError: If the answer has another shape; also TypeError and ValueError.
+    """
     return [
         Service(str(item["host"]), str(item["type"]), int(item["port"]), int(item.get("currentGeneration", -1)))
         for item in answer["services"]

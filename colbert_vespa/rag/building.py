@@ -39,9 +39,19 @@ def made_documents(
     bundle: Bundle,
     length: int,
 ) -> list[Document]:
-    """Documents whose passages are marked in their texts. splitter: None for one passage each. length: tokens of a passage.
+    """Make documents whose passages are marked in their texts.
 
-    Raises: ArgumentError.
+    Args:
+        collection: Texts of the documents.
+        document_ids: Id of each document; None for new ones.
+        document_metadatas: Metadata of each document.
+        splitter: Splits the documents; None for one passage each.
+        preprocessing: One function or several, applied in order to the passages.
+        bundle: Bundle of the model.
+        length: Tokens of a passage, at most.
+
+    Raises:
+        ArgumentError: If an argument is not valid.
     """
     texts = checked_texts(collection, "collection")
     ids = checked_ids(document_ids, len(texts))
@@ -100,15 +110,24 @@ def build_index(
 def add_documents(
     address: str, documents: Sequence[Document], bundle: Bundle | None, *, remote: bool, device: Device
 ) -> FeedSummary:
-    """Puts documents into an index that is there. Metadata fields that a local index does not have yet are added to it.
+    """Put documents into an existing index; a local index gets the metadata fields that it lacks.
 
-    Raises: LocalIndexError, MetadataError, VespaError, CollectionError.
+    Raises:
+        LocalIndexError: If the index is damaged or cannot be written.
+        MetadataError: If a value does not fit its field.
+        VespaError: If Vespa does not answer or refuses documents.
+        CollectionError: If a document is not valid.
     """
     return _fed(documents, address, bundle, add_fields=not remote, device=device)
 
 
 def delete_documents(address: str, ids: Sequence[str], bundle: Bundle | None) -> FeedSummary:
-    """Raises: LocalIndexError, VespaError."""
+    """Delete documents by id.
+
+    Raises:
+        LocalIndexError: If the index is damaged or cannot be written.
+        VespaError: If Vespa does not answer.
+    """
     return _fed([Document(id_) for id_ in ids], address, bundle, operation="delete")
 
 

@@ -27,18 +27,30 @@ LEAST_LENGTH = 16  # tokens of a passage, special ones included
 
 
 def listed(ids: str | Sequence[str]) -> list[str]:
-    """One id, or several, as a list. Raises: UsageError on what is not an id."""
+    """Return one id, or several, as a list.
+
+    Raises:
+        UsageError: If an item is not an id.
+    """
     return checked_ids_of([ids] if isinstance(ids, (str, int)) else ids)
 
 
 def listed_queries(query: str | Sequence[str]) -> list[str]:
-    """One query, or several, as a list. Raises: UsageError on what is not text."""
+    """Return one query, or several, as a list.
+
+    Raises:
+        UsageError: If an item is not text.
+    """
     queries = [query] if isinstance(query, str) else given_list(query, "query")
     return [checked_text(text, f"query[{place}]") for place, text in enumerate(queries)]
 
 
 def checked_texts(texts: Sequence[str], what: str) -> list[str]:
-    """Raises: ArgumentError where there is none, or one is no text."""
+    """Return the texts, cleaned.
+
+    Raises:
+        ArgumentError: If there are none, or an item is not text.
+    """
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Collection) or not len(texts):
         raise ArgumentError(f"{what} must be a list of at least one text")
     for place, text in enumerate(texts):
@@ -48,7 +60,11 @@ def checked_texts(texts: Sequence[str], what: str) -> list[str]:
 
 
 def checked_ids(ids: Sequence[str] | None, count: int) -> list[str]:
-    """The ids of `count` documents, new ones where none are given. Raises: ArgumentError."""
+    """Return the ids of `count` documents, or new ones if none are given.
+
+    Raises:
+        ArgumentError: If the ids are not valid.
+    """
     if ids is None:
         return [str(uuid4()) for _ in range(count)]
     if len(ids) != count:
@@ -70,7 +86,11 @@ def checked_ids(ids: Sequence[str] | None, count: int) -> list[str]:
 def checked_metadatas(
     metadatas: Sequence[Mapping[str, Any] | None] | None, count: int, documents: str = "collection"
 ) -> list[Mapping[str, Any] | None]:
-    """One for each of `count` documents. Raises: ArgumentError."""
+    """Return one metadata dict for each of `count` documents.
+
+    Raises:
+        ArgumentError: If the metadata are not valid.
+    """
     if metadatas is None:
         return [None] * count
     if len(metadatas) != count:
@@ -79,21 +99,33 @@ def checked_metadatas(
 
 
 def checked_length(length: int) -> int:
-    """Raises: ArgumentError unless it is a number of tokens that a passage can have."""
+    """Return the number of tokens of a passage.
+
+    Raises:
+        ArgumentError: If it is too small, or not a whole number.
+    """
     if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < LEAST_LENGTH:
         raise ArgumentError(f"max_document_length must be a whole number of at least {LEAST_LENGTH}, got {length!r}")
     return int(length)
 
 
 def checked_count(k: int) -> int:
-    """Raises: ArgumentError unless it is a number of results."""
+    """Return the number of results.
+
+    Raises:
+        ArgumentError: If it is not a whole number of at least 1.
+    """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ArgumentError(f"k must be a whole number of at least 1, got {k!r}")
     return int(k)
 
 
 def checked_name(name: str) -> str:
-    """Raises: ArgumentError unless it is the name of a folder in the folder of indexes."""
+    """Return the name of an index.
+
+    Raises:
+        ArgumentError: If it cannot be the name of a folder in the folder of indexes.
+    """
     if not isinstance(name, str) or not name or name.startswith(".") or any(sign in name for sign in "/\\\0#"):
         raise ArgumentError(f"index_name {name!r} is not valid; it must not contain / \\ # or start with a dot")
     return name

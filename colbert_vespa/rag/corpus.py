@@ -76,9 +76,15 @@ class CorpusProcessor:
     def process_corpus(
         self, documents: Sequence[str], document_ids: Sequence[str] | None = None, chunk_size: int = 256
     ) -> list[Piece]:
-        """The passages, in order. chunk_size: tokens of a passage at most, which the splitter is given.
+        """Return the passages, in order.
 
-        Raises: ArgumentError on ids that do not fit, or where a function gives something else than passages.
+        Args:
+            documents: Texts of the documents.
+            document_ids: Id of each document; None for new ones.
+            chunk_size: Tokens of a passage, at most, which are passed to the splitter.
+
+        Raises:
+            ArgumentError: If the ids do not fit, or a function does not return passages.
         """
         texts = checked_texts(documents, "collection")
         ids = checked_ids(document_ids, len(texts))

@@ -99,13 +99,21 @@ def is_index(path: Path) -> bool:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises: LocalIndexError where there is something at `path` that is not an index of ours, or has other files in it."""
+    """Check that `path` may be replaced.
+
+    Raises:
+        LocalIndexError: If `path` exists and is not an index of ours, or contains other files.
+    """
     if is_there(path) and not (path.is_dir() and is_index_folder(path)):
         raise LocalIndexError(f"{path} exists and is not an index of ours, so it is not replaced; choose another index_name")
 
 
 def listed_versions(address: str) -> list[dict[str, Any]]:
-    """The versions of a local index that are still there, oldest first. Raises: LocalIndexError."""
+    """Return the kept versions of a local index, oldest first.
+
+    Raises:
+        LocalIndexError: If the index is missing or damaged.
+    """
     index = open_index(address)
     return [
         {

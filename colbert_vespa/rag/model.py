@@ -73,13 +73,22 @@ class RAGPretrainedModel:
         address: str | None = None,
         device: str | None = None,
     ) -> RAGPretrainedModel:
-        """A checkpoint folder, a hub name, or a bundle. A checkpoint is exported once, into the user's cache.
+        """Open a checkpoint folder, a hub name, or a bundle. A checkpoint is exported once, into the user's cache.
 
-        n_gpu: 0 for the processor; device: instead of it, as `Client` takes it. verbose: 0 for no messages to the
-        logger `colbert_vespa.rag`. index_root: default `.ragatouille/`. address:
-        `http(s)://host:port` of a deployed Vespa application, whose index is then used; `#NAME` for one of several.
+        Args:
+            pretrained_model_name_or_path: Checkpoint folder, hub name, or folder of a bundle.
+            n_gpu: 0 for the CPU.
+            verbose: 0 for no messages to the logger `colbert_vespa.rag`.
+            index_root: Folder of the indexes; default: `.ragatouille/`.
+            address: `http(s)://host:port` of a deployed Vespa application, whose index is then used; `#NAME` for one of
+                several.
+            device: Device of the model instead of `n_gpu`, as for `Client`.
 
-        Raises: BundleError, CheckpointError, MissingDependency, UsageError.
+        Raises:
+            BundleError: If the bundle is damaged.
+            CheckpointError: If the checkpoint cannot be loaded or exported.
+            MissingDependency: If an extra is not installed.
+            UsageError: If an argument is not valid.
         """
         on = _device(device, n_gpu)
         bundle = bundle_of(pretrained_model_name_or_path, _sayer(verbose))
@@ -240,9 +249,12 @@ class RAGPretrainedModel:
         self._say(f"added {summary.acknowledged} documents to {address}; {summary.already_there} were there already{blank}")
 
     def delete_from_index(self, document_ids: str | Sequence[str], index_name: str | None = None) -> None:
-        """Deletes these documents; unknown ids change nothing. The next search does not find them.
+        """Delete documents; unknown ids change nothing. The next search does not find them.
 
-        Raises: UsageError without an index, LocalIndexError, VespaError.
+        Raises:
+            UsageError: If there is no index.
+            LocalIndexError: If the index is damaged or cannot be written.
+            VespaError: If Vespa does not answer.
         """
         address = self._address(index_name)
         summary = delete_documents(address, listed(document_ids), self._bundle if self._location.remote else None)
@@ -369,9 +381,10 @@ class RAGPretrainedModel:
     def search_encoded_docs(
         self, query: str | Sequence[str], k: int = 10, bsize: int = 32, *, zero_index_ranks: bool = False
     ) -> Results:
-        """As `rerank`, of the documents that `encode` has kept; with document_metadata where a document has any.
+        """Rerank the documents kept by `encode`, as `rerank` does; results have document_metadata if the document has any.
 
-        Raises: UsageError where there are none, or on a blank query.
+        Raises:
+            UsageError: If no documents are kept, or a query is blank.
         """
         kept = self._encoded
         if kept is None:
@@ -416,18 +429,21 @@ class RAGPretrainedModel:
     def as_langchain_retriever(
         self, *, k: int = 10, index_name: str | None = None, where: Mapping[str, object] | None = None
     ) -> Any:
-        """A LangChain retriever over an index, `colbert_vespa.langchain.ColbertRetriever`.
+        """Return a LangChain retriever over an index, `colbert_vespa.langchain.ColbertRetriever`.
 
-        Raises: as `search`; MissingDependency without LangChain.
+        Raises:
+            MissingDependency: If LangChain is not installed.
+            ColbertVespaError: As for `search`.
         """
         client = self._client(self._named(index_name, None))
         self._remember(index_name)
         return _langchain().ColbertRetriever(client=client, k=k, where=None if where is None else dict(where))
 
     def as_langchain_document_compressor(self, k: int = 5) -> Any:
-        """A LangChain document compressor that keeps the k best, `colbert_vespa.langchain.ColbertReranker`.
+        """Return a LangChain document compressor that keeps the k best, `colbert_vespa.langchain.ColbertReranker`.
 
-        Raises: MissingDependency without LangChain.
+        Raises:
+            MissingDependency: If LangChain is not installed.
         """
         return _langchain().ColbertReranker(client=self._model(AUTO), k=k)
 

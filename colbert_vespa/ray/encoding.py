@@ -82,7 +82,11 @@ class EncodingWorker:
         return Encoder(self._shipped.open(), **self._arguments)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        """The rows in parts of bounded size. Raises: CollectionError where the dataset has other columns than it should."""
+        """Yield the rows with their vectors, in parts of bounded size.
+
+        Raises:
+            CollectionError: If the dataset has other columns than expected.
+        """
         if taken := {VECTORS, ENCODED, self._columns.vectors} & set(table.column_names):
             raise CollectionError(f"the dataset already has a column {min(taken)!r}; drop it, or feed the dataset unchanged")
         rows = documents_of(table, self._columns, texts=True)

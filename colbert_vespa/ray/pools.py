@@ -46,7 +46,11 @@ class Workers:
     precision: str = ""
 
     def __post_init__(self) -> None:
-        """Raises: UsageError naming the number that cannot be."""
+        """Check the numbers and the device.
+
+        Raises:
+            UsageError: If a value is not valid; the message names it.
+        """
         for name, value, least in (("count", self.count, 1), ("memory", self.memory, 1), ("batch", self.batch, 1)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError(f"workers: {name} must be a whole number of at least {least}, got {value!r}")
@@ -59,7 +63,11 @@ class Workers:
             raise UsageError("workers: device auto may differ on each machine; choose cpu, cuda or another")
 
     def encoder(self, bundle: Bundle) -> dict[str, Any]:
-        """Arguments of every worker's encoder. Raises: BundleError where the bundle has no model, or none of that precision."""
+        """Return the arguments of every worker's encoder.
+
+        Raises:
+            BundleError: If the bundle has no model, or none of that precision.
+        """
         device = self.device or ("cuda" if self.gpus else CPU_NAME)
         bundle.check_encodes()
         precision = self.precision or suitable_precision(bundle, Device.of(device))
@@ -68,7 +76,11 @@ class Workers:
 
 
 def ray_data() -> Any:
-    """The module `ray.data`. Raises: MissingDependency."""
+    """Return the module `ray.data`.
+
+    Raises:
+        MissingDependency: If Ray is not installed.
+    """
     with required("ray", "a cluster that encodes"):
         import ray.data
     return ray.data
@@ -103,7 +115,11 @@ def senders(workers: Workers) -> int:
 
 @contextlib.contextmanager
 def cluster_errors() -> Iterator[None]:
-    """Raises: ColbertVespaError in place of Ray's errors, in one line; Ray's own stays its cause."""
+    """Turn Ray's errors into one-line errors; Ray's own error stays the cause.
+
+    Raises:
+        ColbertVespaError: In place of Ray's error.
+    """
     import ray.exceptions
 
     try:

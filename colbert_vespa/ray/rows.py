@@ -45,9 +45,15 @@ def check_columns(columns: ColumnMapping) -> None:
 
 
 def documents_of(table: pa.Table, columns: ColumnMapping, *, texts: bool) -> list[Document | BadRow]:
-    """A document for each row, in order. texts: at least one column of titles, texts or vectors must be there.
+    """Return a document for each row, in order.
 
-    Raises: CollectionError where the columns cannot be the right ones, or values cannot be read.
+    Args:
+        table: The rows.
+        columns: Columns of id, title, text and others.
+        texts: Whether at least one column of titles, texts or vectors must exist.
+
+    Raises:
+        CollectionError: If the columns do not fit, or values cannot be read.
     """
     names = set(table.column_names)
     wanted = {*columns.title, *columns.text, columns.vectors}
@@ -109,10 +115,11 @@ def _encoded_type() -> Any:
 
 
 def known_passages(table: pa.Table, rows: Sequence[Document | BadRow], bundle: Bundle) -> KnownPassages | None:
-    """What the columns of `encode` say of the rows; None where they are not there.
+    """Return what the columns of `encode` contain for the rows; None if the columns do not exist.
 
-    Raises: CollectionError where the vectors are another bundle's, were made in several ways, or their columns are not those
-    that `encode` made.
+    Raises:
+        CollectionError: If the vectors belong to another bundle or were made in several ways, or if the columns are not those
+            written by `encode`.
     """
     names = set(table.column_names)
     if ENCODED not in names:

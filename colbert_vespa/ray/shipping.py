@@ -18,14 +18,23 @@ __all__ = ["ShippedBundle", "opened_bundle", "ship"]
 
 @dataclass(frozen=True)
 class ShippedBundle:
-    """path: at the driver, and at workers that share its disk. files: references to the content of each, by name."""
+    """A bundle that can be sent to workers.
+
+    Attributes:
+        path: Folder on the driver, and on workers that share its disk.
+        files: References to the content of each file, by name.
+    """
 
     path: Path
     sha256: str
     files: Mapping[str, Any]
 
     def open(self) -> Bundle:
-        """The bundle, on the machine that asks. Raises: BundleError where its files are damaged or the disk refuses."""
+        """Open the bundle on the machine of the caller.
+
+        Raises:
+            BundleError: If its files are damaged or cannot be written to the disk.
+        """
         copy = cache_folder() / "cluster-bundles" / self.sha256
         for place in (self.path, copy):
             if (bundle := self._at(place)) is not None:
@@ -68,5 +77,9 @@ def ship(bundle: Bundle) -> ShippedBundle:
 
 
 def opened_bundle(bundle: Bundle | str | Path) -> Bundle:
-    """Raises: BundleError."""
+    """Return the bundle, opening a folder.
+
+    Raises:
+        BundleError: If the bundle is missing or damaged.
+    """
     return bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)

@@ -54,7 +54,11 @@ class Agents:
             yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises: Refusal."""
+        """Admit the caller and pass the request on to the MCP server.
+
+        Raises:
+            Refusal: If the caller is not admitted.
+        """
         _ACCESS.set(self._door.admitted(HTTPConnection(scope), READ))
         await self._server.session_manager.handle_request(scope, receive, send)
 

@@ -21,7 +21,12 @@ class Gathering(Generic[T, R]):
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]], most: int) -> None:
-        """work: one result for each item, in order; an error is that of all items of the call."""
+        """Create a queue for `work`.
+
+        Args:
+            work: Returns one result for each item, in order. Its error is the error of all items of the call.
+            most: Items of one call, at most.
+        """
         self._work, self._most = work, most
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._task: asyncio.Task[None] | None = None

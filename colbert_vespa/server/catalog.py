@@ -23,7 +23,13 @@ PARTIAL = "not all documents were searched"
 
 @dataclass(frozen=True)
 class ServedIndex:
-    """name: in the API. known: of the client's index. address: where it is."""
+    """An index as the API names it.
+
+    Attributes:
+        name: Name in the API.
+        known: Name of the client's index.
+        address: Where the index is.
+    """
 
     name: str
     known: str
@@ -39,7 +45,11 @@ class Catalog:
     """In the order of the addresses."""
 
     def __init__(self, addresses: Sequence[ServedAddress], core: Core) -> None:
-        """Raises: UsageError where two would have one name."""
+        """Name the indexes at these addresses.
+
+        Raises:
+            UsageError: If two indexes would have the same name.
+        """
         self._core = core
         self.indexes: dict[str, ServedIndex] = {}
         hidden: dict[str, str] = {}
@@ -57,7 +67,11 @@ class Catalog:
         return [index for name, index in self.indexes.items() if access.sees(name)]
 
     def chosen(self, access: Access, names: Names) -> list[ServedIndex]:
-        """All that the caller sees where no name is given. Raises: Refusal on one that does not exist for it."""
+        """Return the named indexes, or all that the caller may see if no name is given.
+
+        Raises:
+            Refusal: If an index does not exist for the caller.
+        """
         visible = {index.name: index for index in self.visible(access)}
         wanted = list(visible) if names is None else check_names(names)
         if not wanted:
@@ -70,7 +84,12 @@ class Catalog:
         return [visible[name] for name in wanted]
 
     def only(self, access: Access, name: str | None) -> ServedIndex:
-        """Raises: Refusal; UsageError where several are served and none is named."""
+        """Return the named index, or the only one that the caller may see.
+
+        Raises:
+            Refusal: If the index does not exist for the caller.
+            UsageError: If there are several indexes and none is named.
+        """
         chosen = self.chosen(access, name)
         if len(chosen) > 1:
             raise UsageError(f"choose one index: {', '.join(index.name for index in chosen)}")

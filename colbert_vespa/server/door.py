@@ -23,7 +23,11 @@ class Door:
     """Says what the caller of a request may do."""
 
     def admitted(self, request: HTTPConnection, role: str) -> Access:
-        """Raises: Refusal where the caller may not do what `role` may."""
+        """Return what the caller may do.
+
+        Raises:
+            Refusal: If the caller's role does not include `role`.
+        """
         raise NotImplementedError
 
 
@@ -34,7 +38,7 @@ class OpenDoor(Door):
     """
 
     def __init__(self, origins: Sequence[str] = ()) -> None:
-        """origins: whose pages may ask, too."""
+        """Create a door that also admits pages of these origins."""
         self._origins = frozenset(origins)
 
     def admitted(self, request: HTTPConnection, role: str) -> Access:
@@ -56,7 +60,11 @@ class KeyedDoor(Door):
     """With keys, which are read again when their file has changed."""
 
     def __init__(self, file: KeyFile, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises: UsageError where the file cannot be read."""
+        """Read the keys.
+
+        Raises:
+            UsageError: If the file cannot be read.
+        """
         self._file, self._clock = file, clock
         self._keys: dict[str, CallerKey] = {}
         self._buckets: dict[str, TokenBucket] = {}

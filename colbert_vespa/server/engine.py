@@ -51,7 +51,11 @@ WARM_WORDS, WARM_PASSAGES = 200, 8  # so that the cross-encoder knows its own pa
 
 @dataclass(frozen=True)
 class Opened:
-    """Indexes as they are at one moment: all that an answer is made of. until: the deadline, on the client's clock."""
+    """The indexes at one moment, which a whole answer is made from.
+
+    Attributes:
+        until: Deadline, on the client's clock.
+    """
 
     served: Sequence[ServedIndex]
     indexes: Sequence[SearchIndex]
@@ -129,7 +133,14 @@ class Engine:
 
     @asynccontextmanager
     async def opened(self, access: Access, names: Names, timeout: float | None) -> AsyncIterator[Opened]:
-        """A place among the running requests, and the indexes. Raises: Refusal, UsageError, LocalIndexError, VespaError."""
+        """Wait for a place among the running requests, and yield the indexes.
+
+        Raises:
+            Refusal: If the server is busy, or an index does not exist for the caller.
+            UsageError: If an argument is not valid.
+            LocalIndexError: If an index is damaged.
+            VespaError: If Vespa does not answer.
+        """
         served = self.catalog.chosen(access, names)
         until = self.core.deadline(timeout)
         async with self.gate.entered(until - self.clock()):
@@ -138,7 +149,12 @@ class Engine:
 
     @asynccontextmanager
     async def at_rest(self, name: str) -> AsyncIterator[Opened]:
-        """An index for its writer, which is not one of the running requests. Raises: LocalIndexError, VespaError."""
+        """Return an index for its writer, which does not count as a running request.
+
+        Raises:
+            LocalIndexError: If the index is damaged.
+            VespaError: If Vespa does not answer.
+        """
         served = self.catalog.indexes[name]
         until = self.core.deadline(None)
         yield Opened([served], await self.thread(self.core.named, [served.known], until), until)
@@ -196,7 +212,12 @@ class Engine:
     async def search(
         self, access: Access, queries: Sequence[Query], options: SearchOptions, timeout: float | None
     ) -> list[SearchResult]:
-        """One result for each query. Raises: as Client.search; Refusal."""
+        """Return one result for each query.
+
+        Raises:
+            Refusal: If the server is busy or the deadline passes.
+            ColbertVespaError: As for Client.search.
+        """
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded(queries, opened)
             chosen = self.narrowed(access, options, opened)
@@ -208,7 +229,11 @@ class Engine:
     async def stages(
         self, access: Access, query: Query, options: SearchOptions, timeout: float | None
     ) -> AsyncIterator[SearchResult]:
-        """First what the first stage finds, then the reranked hits, of one version. Raises: as search."""
+        """Yield the hits of the first stage, then the reranked hits, both from one version of the index.
+
+        Raises:
+            ColbertVespaError: As for search.
+        """
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded([query], opened)
             last = self.narrowed(access, options, opened)
@@ -245,7 +270,11 @@ class Engine:
         return replace(options, where=access.restricted(options.where), index=None, timeout=left, rerank_with=rerank_with)
 
     async def rerank_stored(self, access: Access, query: Query, options: SearchOptions, timeout: float | None) -> SearchResult:
-        """The documents `options.ids` by MaxSim over their stored vectors. Raises: as search."""
+        """Rerank the documents `options.ids` by MaxSim over their stored vectors.
+
+        Raises:
+            ColbertVespaError: As for search.
+        """
         async with self.opened(access, options.index, timeout) as opened:
             encoded = await self.encoded([query], opened)
             exact = all("exhaustive" in index.strategies for index in opened.indexes)
@@ -257,7 +286,12 @@ class Engine:
     async def rerank_texts(
         self, access: Access, query: Query, texts: Sequence[str | Document], options: SearchOptions, timeout: float | None
     ) -> tuple[Hit, ...]:
-        """Raises: as Client.rerank; Refusal."""
+        """Rerank texts or documents.
+
+        Raises:
+            Refusal: If the server is busy or the deadline passes.
+            ColbertVespaError: As for Client.rerank.
+        """
         async with self.opened(access, self._first(access, options.index), timeout) as opened:
             bundle, documents = opened.indexes[0].bundle, check_documents(texts)
             most = min(options.k, len(documents)) or 1
@@ -268,7 +302,12 @@ class Engine:
     async def encode(
         self, access: Access, queries: Sequence[str], documents: Sequence[str], index: Names, timeout: float | None
     ) -> list[Matrix]:
-        """Rows `[n, d]` of each query or document. Raises: UsageError, Refusal."""
+        """Return the rows `[n, d]` of each query or document.
+
+        Raises:
+            UsageError: If a text is not valid.
+            Refusal: If the server is busy or the deadline passes.
+        """
         async with self.opened(access, self._first(access, index), timeout) as opened:
             if queries and opened.indexes[0].bundle.encodes:
                 return [encoded.rows for encoded in await self.encoded(queries, opened)]
@@ -285,13 +324,23 @@ class Engine:
     async def get(
         self, access: Access, ids: Sequence[str], name: str, timeout: float | None = None, where: Where = None
     ) -> ById[tuple[Passage, ...]]:
-        """Raises: as Client.get; Refusal."""
+        """Return the stored passages of documents.
+
+        Raises:
+            Refusal: If the server is busy or the deadline passes.
+            ColbertVespaError: As for Client.get.
+        """
         async with self.opened(access, name, timeout) as opened:
             found = await self.run(opened.indexes[0].get(ids, access.restricted(where), opened.until), opened.until)
             return ById({id_: found[id_] for id_ in ids if id_ in found}, found.coverage, found.degraded)
 
     async def select(self, access: Access, where: Where, limit: int, name: str, timeout: float | None) -> Ids:
-        """Raises: as Client.select; Refusal."""
+        """Return the ids of the documents that a filter selects.
+
+        Raises:
+            Refusal: If the server is busy or the deadline passes.
+            ColbertVespaError: As for Client.select.
+        """
         async with self.opened(access, name, timeout) as opened:
             restricted = access.restricted(where)
             return await self.run(opened.indexes[0].select(restricted, limit, opened.until), opened.until)

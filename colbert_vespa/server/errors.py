@@ -48,7 +48,16 @@ def detail_of(error: ColbertVespaError) -> str:
 def problem(
     status: int, detail: str, request_id: str, *, kind: str = "", headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """kind: the end of the problem's type; default: from the status."""
+    """Return a problem as an HTTP response.
+
+    Args:
+        status: HTTP status.
+        detail: What is wrong.
+        request_id: Id of the request.
+        kind: End of the problem's type; default: from the status.
+        headers: Headers of the response.
+        more: Further members of the problem.
+    """
     title = HTTPStatus(status).phrase
     body = {"type": f"{PREFIX}{kind or title.lower().replace(' ', '-')}", "title": title, "status": status}
     content = orjson.dumps({**body, "detail": detail, "request_id": request_id, **more})
@@ -56,7 +65,7 @@ def problem(
 
 
 def problem_of(error: ColbertVespaError, request_id: str, detail: str | None = None) -> Response:
-    """detail: in place of the error's own text."""
+    """Return an error as an HTTP response, with `detail` instead of the error's own text if it is given."""
     status = status_of(error)
     headers = dict(error.headers) if isinstance(error, Refusal) else {}
     if status == HTTPStatus.TOO_MANY_REQUESTS:

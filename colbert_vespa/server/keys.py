@@ -56,7 +56,11 @@ class CallerKey:
     revoked: Count = 0
 
     def check(self) -> None:
-        """Raises: UsageError on what no key can have."""
+        """Check the values of the key.
+
+        Raises:
+            UsageError: If a value is not valid.
+        """
         if self.role not in ROLES:
             raise UsageError(f"role {self.role!r} is unknown; known: {', '.join(ROLES)}")
         if self.rate is not None and not 0 < self.rate <= 1e6:
@@ -79,7 +83,11 @@ class KeyFile:
         self._now = now
 
     def read(self) -> tuple[CallerKey, ...]:
-        """Raises: UsageError where there is no such file, or it is another."""
+        """Return the keys.
+
+        Raises:
+            UsageError: If the file does not exist, or is not a file of keys.
+        """
         try:
             with self.path.open("rb") as file:
                 text = file.read(MAX_BYTES + 1)
@@ -107,7 +115,12 @@ class KeyFile:
         indexes: Sequence[str] | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> tuple[CallerKey, str]:
-        """A new key, and what its caller sends, which is kept nowhere. Raises: UsageError, OSError."""
+        """Make a new key, and return it with the text that its caller sends. The text is not stored anywhere.
+
+        Raises:
+            UsageError: If a value is not valid.
+            OSError: If the file cannot be written.
+        """
         id_ = secrets.token_hex(6)
         token = f"cv_{id_}_{secrets.token_urlsafe(32)}"
         given = None if indexes is None else tuple(indexes)
@@ -118,7 +131,11 @@ class KeyFile:
         return key, token
 
     def revoke(self, id_: str) -> CallerKey:
-        """Raises: UsageError where there is no such key, or it was revoked before."""
+        """Revoke a key.
+
+        Raises:
+            UsageError: If the key does not exist, or is revoked already.
+        """
         with self._changing() as keys:
             for place, key in enumerate(keys):
                 if key.id == id_:

@@ -32,7 +32,14 @@ class Gate:
 
     @asynccontextmanager
     async def entered(self, left: float) -> AsyncIterator[None]:
-        """left: seconds that may be waited. Raises: Refusal where the queue is full, or the time is up."""
+        """Wait for a place, and hold it while the context is open.
+
+        Args:
+            left: Seconds to wait, at most.
+
+        Raises:
+            Refusal: If the queue is full, or the time is up.
+        """
         if self.running < self._places:
             self.running += 1
         else:
@@ -76,7 +83,16 @@ class Gate:
 
 
 async def within(left: float, work: Awaitable[T], late: str = LATE) -> T:
-    """left: seconds until the request's deadline. Raises: Refusal saying `late` where it passes."""
+    """Return the result of `work`.
+
+    Args:
+        left: Seconds until the deadline of the request.
+        work: The work to wait for.
+        late: Message if the deadline passes.
+
+    Raises:
+        Refusal: If the deadline passes.
+    """
     try:
         return await asyncio.wait_for(work, left + GRACE_S)
     except asyncio.TimeoutError:

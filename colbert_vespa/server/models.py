@@ -89,13 +89,21 @@ DenseVectors: TypeAlias = dict[str, VectorBody | Row | list[Row]]  # by name of 
 
 
 def dense_of(given: DenseVectors) -> dict[str, Matrix]:
-    """Raises: UsageError where bytes and shape do not fit."""
+    """Return the dense vectors of a body, by name of the model.
+
+    Raises:
+        UsageError: If bytes and shape do not fit.
+    """
     arrays = {name: one.model_dump() if isinstance(one, VectorBody) else one for name, one in given.items()}
     return {name: array_of(one, f"the vector of dense model {name!r}") for name, one in arrays.items()}
 
 
 def rows_of(given: RowsBody | list[Row]) -> Matrix:
-    """Raises: UsageError where bytes and shape do not fit."""
+    """Return rows `[q, d]` given as base64 or as lists.
+
+    Raises:
+        UsageError: If bytes and shape do not fit.
+    """
     if isinstance(given, list):
         try:
             with np.errstate(over="ignore"):  # what float32 does not hold is refused as not finite
@@ -129,7 +137,11 @@ class OptionsBody(StrictModel):
     """Base of what is asked with options of a search."""
 
     def options(self, **chosen: Any) -> SearchOptions:
-        """chosen: in place of what the body has. Raises: UsageError."""
+        """Return the options of the body, replaced by those in `chosen`.
+
+        Raises:
+            UsageError: If an option is out of range.
+        """
         given = {name: getattr(self, name) for name in OPTIONS if name in type(self).model_fields}
         return SearchOptions(**{**given, **chosen})
 
@@ -146,7 +158,11 @@ class QueryBody(StrictModel):
     text: str | None = None
 
     def ready(self) -> QueryVectors:
-        """Raises: UsageError."""
+        """Return the query with its vectors.
+
+        Raises:
+            UsageError: If bytes and shape do not fit.
+        """
         return QueryVectors(rows_of(self.rows), dense_of(self.dense), self.text)
 
 
@@ -157,7 +173,11 @@ class ByText(OptionsBody):
     rows: RowsBody | list[Row] | None = None
 
     def one(self) -> Query:
-        """Raises: UsageError unless it is one of the two."""
+        """Return the query.
+
+        Raises:
+            UsageError: If neither query nor rows is given, or both are.
+        """
         if (self.query is None) == (self.rows is None):
             raise UsageError("give either query, a text, or rows")
         return _asked(self.query) if self.query is not None else rows_of(self.rows)  # type: ignore[arg-type]
@@ -174,7 +194,11 @@ class SearchBody(ByText):
     queries: list[str | RowsBody | list[Row] | QueryBody] | None = None
 
     def all(self) -> list[Query]:
-        """Raises: UsageError."""
+        """Return the queries.
+
+        Raises:
+            UsageError: If none or several of query, rows and queries are given.
+        """
         if self.queries is None:
             return [self.one()]
         if self.query is not None or self.rows is not None:
@@ -226,7 +250,10 @@ else:
 
 
 class EncodeBody(StrictModel):
-    """queries or documents. index: whose model; default: the first's."""
+    """Queries or documents to encode.
+
+    `index`: the index whose model encodes them; default: the first.
+    """
 
     queries: list[str] | None = None
     documents: list[str] | None = None
@@ -244,21 +271,30 @@ class SelectBody(StrictModel):
 
 
 class VectorsBody(StrictModel):
-    """ids: of passages."""
+    """Passages whose token vectors are asked for.
+
+    `ids`: ids of passages.
+    """
 
     ids: list[str]
     timeout: float | None = None
 
 
 class ScoreBody(ByText):
-    """ids: of passages."""
+    """A query, and passages to score.
+
+    `ids`: ids of passages.
+    """
 
     ids: list[str]
     timeout: float | None = None
 
 
 class PassagesBody(StrictModel):
-    """ids: of documents. where: a filter."""
+    """Documents whose passages are asked for.
+
+    `ids`: ids of documents. `where`: a filter.
+    """
 
     ids: list[str]
     where: dict[str, Any] | None = None
@@ -279,7 +315,11 @@ class DocumentBody(StrictModel):
     dense: DenseVectors = {}
 
     def matrices(self) -> tuple[Matrix, ...] | list[Matrix]:
-        """Rows of each passage; none where the model makes them. Raises: UsageError."""
+        """Return the rows of each passage; empty if the model encodes them.
+
+        Raises:
+            UsageError: If bytes and shape do not fit.
+        """
         if self.vectors is None:
             return ()
         if isinstance(self.vectors, list) and any(isinstance(one, RowsBody) for one in self.vectors):
@@ -353,13 +393,20 @@ def hit_json(hit: Hit) -> dict[str, object]:
 
 
 class EncodeAnswer(BaseModel):
-    """vectors: rows of each text, in order."""
+    """Token vectors.
+
+    `vectors`: rows of each text, in order.
+    """
 
     vectors: list[list[Row] | RowsBody]
 
 
 class IndexAnswer(BaseModel):
-    """fields: metadata and their types. error: why it cannot be read for the moment. The rest depends on the backend."""
+    """An index that is served.
+
+    `fields`: metadata fields and their types. `error`: why the index cannot be read at the moment. Further members depend on
+    the backend.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -378,7 +425,10 @@ class IndexesAnswer(BaseModel):
 
 
 class ValueCount(BaseModel):
-    """count: passages that have the value."""
+    """A value of a metadata field.
+
+    `count`: number of passages that have the value.
+    """
 
     value: str | int | float | bool
     count: int
@@ -425,7 +475,10 @@ class StoredPassageAnswer(BaseModel):
 
 
 class PartialAnswer(BaseModel):
-    """coverage: share of the index that was looked at. degraded: why not all."""
+    """An answer that may not cover the whole index.
+
+    `coverage`: share of the index that was searched. `degraded`: why not all of it.
+    """
 
     coverage: float
     degraded: list[str]
@@ -479,7 +532,10 @@ class TaskStarted(BaseModel):
 
 
 class FailedDocument(BaseModel):
-    """status: as an answer would have it."""
+    """A document that was not written.
+
+    `status`: the HTTP status that a single write of it would have.
+    """
 
     id: str
     status: int

@@ -40,12 +40,21 @@ register_url_convertor("id", IdConvertor())
 
 class StrictRequest(Request):
     async def json(self) -> Any:
-        """Raises: HTTPException as FastAPI makes it of errors of JSON; Refusal on a key that stands twice."""
+        """Return the body, parsed.
+
+        Raises:
+            HTTPException: If the body is not JSON, in FastAPI's form.
+            Refusal: If a key occurs twice.
+        """
         return strict_json(await self.body())
 
 
 def strict_json(body: bytes) -> Any:
-    """Raises: JSONDecodeError, a ValueError, also on a key that stands twice, and on what is not a number of JSON."""
+    """Parse JSON strictly.
+
+    Raises:
+        JSONDecodeError: If the body is not JSON, has a key twice, or has a number that JSON does not allow; a ValueError.
+    """
     try:
         return json.loads(body, object_pairs_hook=_once, parse_constant=_not_a_number)
     except UnicodeDecodeError:

@@ -41,7 +41,11 @@ class Listen:
     settle: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises: UsageError."""
+        """Check the values.
+
+        Raises:
+            UsageError: If a value is not valid.
+        """
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("--tls-cert and --tls-key belong together; give both, or neither")
         for path in (self.tls_cert, self.tls_key):
@@ -63,7 +67,11 @@ def is_loopback(host: str) -> bool:
 
 
 def check_loopback(host: str) -> None:
-    """Raises: UsageError where others than this machine could come without a key."""
+    """Check that only this machine can reach a server without keys.
+
+    Raises:
+        UsageError: If other machines could.
+    """
     if not is_loopback(host):
         raise UsageError(
             f"--host {host} admits other machines, but there are no keys; create one with `colbert-vespa serve keys "
@@ -119,7 +127,15 @@ class _Server(uvicorn.Server):
 def run_server(
     app: FastAPI, listen: Listen, settings: ServerSettings, on: socket.socket, started: Callable[[], object] = lambda: None
 ) -> None:
-    """Serves until SIGTERM or Ctrl-C; running requests are answered first. started: called once connections are taken."""
+    """Serve until SIGTERM or Ctrl-C; running requests are answered first.
+
+    Args:
+        app: The application.
+        listen: Where the server listens.
+        settings: Settings of the server.
+        on: Bound socket.
+        started: Called once connections are accepted.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -14,7 +14,11 @@ __all__ = ["ServedAddress", "ServerSettings", "served_address"]
 
 @dataclass(frozen=True)
 class ServedAddress:
-    """name: in the API; '' for the folder's or the schema's."""
+    """The address of an index to serve.
+
+    Attributes:
+        name: Name in the API; '' for the name of the folder or the schema.
+    """
 
     address: str
     name: str = ""
@@ -62,7 +66,11 @@ class ServerSettings:
 
 
 def served_address(text: str) -> ServedAddress:
-    """Of `ADDRESS` or `NAME=ADDRESS`. Raises: UsageError."""
+    """Return the address that `ADDRESS` or `NAME=ADDRESS` gives.
+
+    Raises:
+        UsageError: If the text is not valid.
+    """
     name, equals, rest = text.partition("=")
     named = bool(equals) and not any(sign in name for sign in "/\\:#")
     if named and (not name or not rest):

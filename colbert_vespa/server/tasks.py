@@ -85,7 +85,11 @@ class Tasks:
         return id_
 
     def told(self, access: Access, id_: str) -> dict[str, Any]:
-        """Raises: Refusal where there is no such task, or it is another key's."""
+        """Return the state of a task.
+
+        Raises:
+            Refusal: If the task does not exist, or belongs to another key.
+        """
         task = self._tasks.get(id_)
         if task is None or not (task.owner == access.key or access.may(ADMIN)):
             raise Refusal(404, f"there is no task {id_[:100]!r}")

@@ -28,7 +28,12 @@ PATIENCE_S = 3600.0  # of what a feed asks before it writes
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a document. status: 200, or as an answer would have it. detail: why not."""
+    """Outcome of one document.
+
+    Attributes:
+        status: 200, or the status of the problem.
+        detail: Reason of a failure.
+    """
 
     id: str
     status: int = 200
@@ -55,9 +60,19 @@ class Writing:
     _queues: dict[str, Gathering[_Job, list[Fate] | ColbertVespaError]] = field(default_factory=dict)
 
     async def put(self, access: Access, name: str, documents: Sequence[Document], patience: float | None = None) -> list[Fate]:
-        """A fate for each document, in order. patience: seconds, after which what has not begun to be written is not.
+        """Put documents, and return a fate for each, in order.
 
-        Raises: Refusal, IndexBeingWritten, LocalIndexError, VespaError.
+        Args:
+            access: The caller.
+            name: Name of the index.
+            documents: Documents to put.
+            patience: Seconds after which documents whose writing has not begun are not written.
+
+        Raises:
+            Refusal: If the index does not exist for the caller, or the server is busy.
+            IndexBeingWritten: If another writer has the index.
+            LocalIndexError: If the index is damaged or cannot be written.
+            VespaError: If Vespa does not answer.
         """
         return await self._written(_Job(access, "put", documents), name, patience)
 

@@ -57,7 +57,11 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """documents: texts to mine negatives from; those of the examples count as well."""
+    """Examples, with documents to mine negatives from.
+
+    Attributes:
+        documents: Texts to mine negatives from, in addition to those of the examples.
+    """
 
     examples: Sequence[Example]
     documents: Sequence[str] = ()

@@ -21,7 +21,11 @@ PLAIN_SAMPLE = 4_000  # texts that the projection of a plain encoder is fitted o
 
 
 def require_training() -> None:
-    """Raises: MissingDependency."""
+    """Check that the extra for training is installed.
+
+    Raises:
+        MissingDependency: If it is not.
+    """
     require(("torch", "sentence_transformers", "datasets", "accelerate", "tensorboard"), "train", "training")
 
 
@@ -55,9 +59,10 @@ def load_start(model: str | Path, texts: Sequence[str], work: Path, *, dim: int 
 
 
 def dataset_of(examples: Sequence[Example], negatives: int, *, scored: bool) -> Any:
-    """A `datasets.Dataset`: query, positive, negative_0 ..., and label, the teacher's scores, where `scored`.
+    """Return a `datasets.Dataset` with query, positive, negative_0 ..., and, if `scored`, label: the teacher's scores.
 
-    Raises: UsageError where an example lacks a negative or a score.
+    Raises:
+        UsageError: If an example lacks a negative or a score.
     """
     from datasets import Dataset
 

@@ -43,7 +43,11 @@ BLOCK = 256  # documents in memory at a time
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """by_query: nDCG@10 of each query, in the order of the queries."""
+    """Metrics of one model.
+
+    Attributes:
+        by_query: nDCG@10 of each query, in the order of the queries.
+    """
 
     name: str
     means: Mapping[str, float]
@@ -145,7 +149,11 @@ def model_rankings(
 
 
 def dense_rankings(checkpoint: str | Path, judged: Judged) -> dict[str, list[str]]:
-    """The best 100 by inner product of a dense encoder. Raises: as DenseBaseline."""
+    """Rank the best 100 documents of each query by the inner product of a dense encoder.
+
+    Raises:
+        ColbertVespaError: As for DenseBaseline.
+    """
     encoder = DenseBaseline(checkpoint)
     D = encoder.encode_documents([passage_text(d.title, d.text) for d in judged.documents])
     Q = encoder.encode_queries([q.text for q in judged.queries])

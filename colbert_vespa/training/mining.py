@@ -55,7 +55,11 @@ class MiningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on what cannot be."""
+        """Check the values.
+
+        Raises:
+            UsageError: If a value is not valid.
+        """
         if not self.by or set(self.by) - set(SOURCES):
             raise UsageError(f"negatives are mined by {' or '.join(SOURCES)}, got {', '.join(self.by) or 'nothing'}")
         if not 1 <= self.first_rank <= self.last_rank:

@@ -51,7 +51,7 @@ class ColBERTv2Loss(nn.Module):
         self.temperature, self.scale, self.weight, self.chunk = temperature, scale, weight, chunk
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """labels: `[b, n]`, the teacher's scores."""
+        """Return the loss of a batch; `labels` are the teacher's scores, `[b, n]`."""
         scores = _all_scores(self.model, sentence_features, self.chunk)
         student = functional.log_softmax(_own(scores) / self.temperature, dim=-1)
         teacher = functional.log_softmax(labels / self.temperature, dim=-1)

@@ -40,7 +40,12 @@ class QualitySettings:
 
 @dataclass
 class DataReport:
-    """dropped: why, and how many examples. merged: documents that stand for a near-duplicate of theirs."""
+    """What is kept of the data, and what is dropped.
+
+    Attributes:
+        dropped: Number of dropped examples by reason.
+        merged: Number of documents that are represented by a near-duplicate.
+    """
 
     given: int = 0
     kept: int = 0

@@ -101,9 +101,10 @@ class RAGTrainer:
         return mine(data, [Bm25Ranker(data.pool)], settings, count, further=True)
 
     def export_training_data(self, path: str | Path) -> None:
-        """queries.train.colbert.tsv, corpus.train.colbert.tsv and triples.train.colbert.jsonl, as colbert-ai reads them.
+        """Write queries.train.colbert.tsv, corpus.train.colbert.tsv and triples.train.colbert.jsonl, as colbert-ai reads them.
 
-        Raises: UsageError where nothing was prepared.
+        Raises:
+            UsageError: If nothing was prepared.
         """
         triplets = self._prepared()
         folder = Path(path)

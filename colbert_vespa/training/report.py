@@ -66,7 +66,11 @@ class TrainingReport:
         atomic_write(folder / "report.md", text.encode())
 
     def plot(self, path: Path) -> None:
-        """nDCG@10 of each system with the difference's interval, and the curves. Raises: MissingDependency."""
+        """Plot nDCG@10 of each system with the interval of its difference, and the curves.
+
+        Raises:
+            MissingDependency: If matplotlib is not installed.
+        """
         figure = new_figure(10, 4, constrained=True)
         bars, curve = figure.subplots(1, 2)
         names = list(self.systems)

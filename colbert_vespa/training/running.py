@@ -45,7 +45,12 @@ LOGS = 50  # lines of the loss curve
 
 @dataclass(frozen=True)
 class RunResult:
-    """losses: by step. evaluations: means by metric, of the steps; step 0 is the start."""
+    """Result of a run of the trainer.
+
+    Attributes:
+        losses: Training loss by step.
+        evaluations: Means by metric, by step; step 0 is the start.
+    """
 
     losses: tuple[tuple[int, float], ...]
     evaluations: tuple[tuple[int, Mapping[str, float]], ...]

@@ -27,9 +27,16 @@ MARKER = "colbert-vespa-checkpoint.json"  # names all other files of a checkpoin
 
 
 def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transformers") -> None:
-    """`model`: MultiVectorEncoder, without pooling modules.
+    """Save a model as a checkpoint.
 
-    Raises: UsageError; CheckpointError where a layout has no place for what the model is.
+    Args:
+        model: A MultiVectorEncoder without pooling modules.
+        folder: Folder of the checkpoint.
+        layout: Layout of the checkpoint.
+
+    Raises:
+        UsageError: If the layout or the folder is not valid.
+        CheckpointError: If the layout cannot represent the model.
     """
     if layout not in WRITERS:
         raise UsageError(f"layout {layout!r} is unknown; known: {', '.join(WRITERS)}")

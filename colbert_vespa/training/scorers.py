@@ -67,7 +67,11 @@ class CachedScorer:
                 file.truncate(len(data) - len(torn))
 
     def __call__(self, pairs: Pairs) -> list[float]:
-        """Raises: UsageError where the teacher answers with another number of scores, or with one that is no number."""
+        """Return the score of each pair.
+
+        Raises:
+            UsageError: If the teacher returns another number of scores, or a score that is not finite.
+        """
         keys = [hashlib.sha256(json.dumps([self._name, *pair]).encode()).hexdigest()[:32] for pair in pairs]
         missing = [n for n, key in enumerate(keys) if key not in self._known]
         with self._path.open("a", encoding="utf-8") as file:
@@ -99,7 +103,11 @@ class Ensemble:
     """The weighted sum of several scorers, each brought to mean 0 and spread 1 on `sample`, so that none drowns the others."""
 
     def __init__(self, scorers: Sequence[tuple[Scorer, float]], sample: Pairs) -> None:
-        """Raises: UsageError without scorers or sample."""
+        """Bring the scores of each scorer to one scale on `sample`.
+
+        Raises:
+            UsageError: If there are no scorers or no sample.
+        """
         if not scorers or not sample:
             raise UsageError("an ensemble needs scorers, and pairs to bring their scores to one scale")
         self._parts = []

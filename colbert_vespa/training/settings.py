@@ -66,7 +66,11 @@ class TrainingSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        """Raises: UsageError on what cannot be."""
+        """Check the values.
+
+        Raises:
+            UsageError: If a value is not valid.
+        """
         for name, known in (("objective", OBJECTIVES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}")
