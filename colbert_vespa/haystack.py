@@ -109,7 +109,19 @@ class ColbertRetriever(_WithClients):
 
     @component.output_types(documents=list[Document])
     def run(self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None) -> dict[str, list[Document]]:
-        """filters, top_k: in place of the retriever's. Raises: UsageError, FilterError, LocalIndexError, VespaError."""
+        """Return the best passages for a query.
+
+        Args:
+            query: The query.
+            filters: Filters for this call, instead of the retriever's.
+            top_k: Number of passages for this call, instead of the retriever's.
+
+        Raises:
+            UsageError: If an argument is not valid.
+            FilterError: If the filters name an unknown field or operator.
+            LocalIndexError: If the index is missing or damaged.
+            VespaError: If Vespa does not answer or refuses the query.
+        """
         found = self._opened_clients[0].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
@@ -135,7 +147,14 @@ class ColbertRanker(_WithClients):
     """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
 
     def __init__(self, address: str, bundle: str | None = None, top_k: int = 10, device: str = "auto") -> None:
-        """address, bundle: of an index whose model is asked, on `device`."""
+        """Create the component.
+
+        Args:
+            address: Folder of an index, or URL of Vespa, whose model is used.
+            bundle: Folder of the bundle, as for Client.
+            top_k: Number of documents.
+            device: Device of the model.
+        """
         _WithClients.__init__(self, address, bundle, device)  # no super(): `component` makes another class of this one
         self.top_k = top_k
 
@@ -150,7 +169,11 @@ class ColbertRanker(_WithClients):
 
     @component.output_types(documents=list[Document])
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
-        """Raises: UsageError on a blank query."""
+        """Return the best of the given documents for a query.
+
+        Raises:
+            UsageError: If the query is blank.
+        """
         hits = self._opened_clients[0].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 
@@ -162,9 +185,10 @@ class ColbertRanker(_WithClients):
 
 
 def where_of(filters: dict[str, Any] | None) -> dict[str, Any]:
-    """Haystack's filters as ours; empty without any.
+    """Convert Haystack's filters to a `where`; empty without any.
 
-    Raises: FilterError on an operator or a shape that Haystack does not have.
+    Raises:
+        FilterError: If an operator or the shape is not one of Haystack's.
     """
     if not filters:
         return {}

@@ -117,7 +117,16 @@ def server_over(
     rerank_with: CrossEncoder | str | Path | None = None,
     timeout: float | None = None,
 ) -> MCPServer[None]:
-    """As build_server. index: closed with the server. schema: metadata fields that filters may name."""
+    """Create a server over an index, like build_server.
+
+    Args:
+        index: The index, closed with the server.
+        schema: Metadata fields that filters may name.
+        candidates: As for build_server.
+        url_field: As for build_server.
+        rerank_with: As for build_server.
+        timeout: As for build_server.
+    """
     fields = ", ".join(f"{name} ({type_.value})" for name, type_ in schema.fields.items())
 
     @asynccontextmanager

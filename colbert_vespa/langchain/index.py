@@ -30,10 +30,12 @@ _OPENING = threading.Lock()
 
 
 class ColbertDocumentIndex(DocumentIndex):
-    """A local index or one of Vespa. Its first `upsert` makes a local one where there is none.
+    """A LangChain document index over a local index or Vespa. Close it after use.
 
-    As a retriever it takes what ColbertRetriever takes. Metadata that has no field in the index is kept in the field
-    `metadata_json` (of type string; an application of Vespa has to have it) and cannot be filtered by. Close it after use.
+    A missing local index is created by the first `upsert`. As a retriever, the index takes the options of ColbertRetriever.
+
+    Metadata without a field in the index are kept in the field `metadata_json` (of type string; a Vespa application must have
+    it) and cannot be filtered by.
     """
 
     store: DocumentStore
@@ -60,7 +62,13 @@ class ColbertDocumentIndex(DocumentIndex):
         rerank_with_top: int | None = None,
         device: str = "auto",
     ) -> ColbertDocumentIndex:
-        """bundle, fields (of metadata), splitting, device: as DocumentStore has them. Raises: as DocumentStore."""
+        """Open a store and return a document index over it.
+
+        The arguments bundle, fields (of metadata), splitting and device are those of DocumentStore.
+
+        Raises:
+            ColbertVespaError: As for DocumentStore.
+        """
         store = DocumentStore(address, bundle, fields=fields, splitting=splitting, device=device)
         filter_ = None if where is None else dict(where)
         return cls(
@@ -68,9 +76,12 @@ class ColbertDocumentIndex(DocumentIndex):
         )
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
-        """Documents without an id get one. Which ones failed, and why, is logged too.
+        """Put documents; those without an id get one. Failures are also logged with their reasons.
 
-        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError.
+        Raises:
+            MetadataError: If a value does not fit its field; nothing is written then.
+            LocalIndexError: If the index is damaged or cannot be written.
+            VespaError: If Vespa does not answer.
         """
         _check_no_options(kwargs)
         outcome = self.store.put([to_document(item, item.id or str(uuid.uuid4())) for item in items])

@@ -21,11 +21,23 @@ __all__ = ["ColbertRetriever", "tracing"]
 
 
 class ColbertRetriever(BaseRetriever):
-    """The k best passages as Documents: `id` is the document's; `metadata` has its fields, and title, passage_id, score, index.
+    """A LangChain retriever that returns the k best passages as Documents; the caller who opened the client closes it.
 
-    where: a filter. candidates: a strategy of the index, several joined by `+`, or `auto`. index: name or names. A call may
-    give each of the four another value: `retriever.invoke(query, k=3, where={"year": 2024})`. weights, fusion, dense,
-    rerank_with, rerank_with_top: as Client.search has them. Whoever opened the client closes it.
+    A Document's `id` is that of the document; its metadata has the document's fields and title, passage_id, score and index.
+
+    A call may replace k, where, candidates and index: `retriever.invoke(query, k=3, where={"year": 2024})`.
+
+    Attributes:
+        client: Client of the index.
+        k: Number of passages.
+        where: Metadata filter.
+        candidates: A strategy of the index, several joined by `+`, or `auto`.
+        index: Name of the index, or names.
+        weights: As for Client.search.
+        fusion: As for Client.search.
+        dense: As for Client.search.
+        rerank_with: As for Client.search.
+        rerank_with_top: As for Client.search.
     """
 
     client: Client
@@ -64,7 +76,13 @@ class ColbertRetriever(BaseRetriever):
         settings: ClientSettings | None = None,
         device: str = "auto",
     ) -> ColbertRetriever:
-        """Opens a client, which `retriever.client.close()` closes. device: of the model. Raises: as Client."""
+        """Open a client and return a retriever over it. Close the client with `retriever.client.close()`.
+
+        Arguments that are not attributes are those of Client.
+
+        Raises:
+            ColbertVespaError: As for Client.
+        """
         filter_ = None if where is None else dict(where)
         client = Client(address, bundle, settings=settings, device=device)
         chosen = None if weights is None else dict(weights)

@@ -75,7 +75,13 @@ class ColbertRetriever(BaseRetriever):
         rerank_with_top: int | None = None,
         device: str = "auto",
     ) -> ColbertRetriever:
-        """Opens a client, which `retriever.client.close()` closes. device: of the model. Raises: as Client."""
+        """Open a client and return a retriever over it. Close the client with `retriever.client.close()`.
+
+        Arguments that the constructor does not have are those of Client.
+
+        Raises:
+            ColbertVespaError: As for Client.
+        """
         client = Client(address, bundle, device=device)
         return cls(
             client, k=k, where=where, candidates=candidates, weights=weights, fusion=fusion, dense=dense,

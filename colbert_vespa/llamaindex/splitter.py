@@ -59,7 +59,11 @@ class ColbertSplitter(NodeParser):
         return "ColbertSplitter"
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[BaseNode]:
-        """Raises: CollectionError where a node has more than 4,096 passages."""
+        """Split the nodes.
+
+        Raises:
+            CollectionError: If a node has more than 4,096 passages.
+        """
         made = super().__call__(nodes, **kwargs)
         for node in made:
             node.embedding = []

@@ -100,10 +100,12 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return self._store.client
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Nodes with the id of one that is there replace it; blank ones are left out.
+        """Add nodes, replacing those with the same ids; blank nodes are left out.
 
-        Raises: MetadataError, before anything is written, where a value does not fit its field; LocalIndexError, VespaError,
-        also where one was not taken.
+        Raises:
+            MetadataError: If a value does not fit its field; nothing is written then.
+            LocalIndexError: If the index is damaged, or a node was not written.
+            VespaError: If Vespa does not answer, or a node was not written.
         """
         documents = [document_of(node) for node in nodes]
         outcome = self._store.put([document for document in documents if not document.blank])
@@ -126,7 +128,11 @@ class ColbertVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Those that are named and that the filters select. Raises: UsageError where neither is given."""
+        """Delete the nodes that are named and that the filters select.
+
+        Raises:
+            UsageError: If neither ids nor filters are given.
+        """
         if node_ids is None and filters is None:
             raise UsageError("delete_nodes needs node_ids or filters; clear() deletes all nodes")
         where = self._where(filters)
@@ -162,9 +168,13 @@ class ColbertVectorStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.clear)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """node_ids, doc_ids: empty for all nodes, as LlamaIndex's own retriever has them.
+        """Search for the best nodes. Empty `node_ids` or `doc_ids` mean all nodes, as LlamaIndex's own retriever passes them.
 
-        Raises: UsageError without a text or on a mode that there is not; FilterError; LocalIndexError, VespaError.
+        Raises:
+            UsageError: If the query has no text, or its mode is not supported.
+            FilterError: If a filter is not supported.
+            LocalIndexError: If the index is missing or damaged.
+            VespaError: If Vespa does not answer or refuses the query.
         """
         client = self._store.client
         if client is None:

@@ -75,7 +75,11 @@ class Canaries:
 
 
 def read_made(form: type[Form], path: Path, kind: str, version: int, made_by: str) -> Form:
-    """One of our own files as the dataclass `form`. Raises: UsageError."""
+    """Read one of our own files as the dataclass `form`.
+
+    Raises:
+        UsageError: If the file is not of this kind, or has an unknown version.
+    """
     try:
         text = read_regular(path, MOST_BYTES)
     except (OSError, ValueError) as error:
@@ -104,7 +108,16 @@ def make_canaries(client: Client, queries: Sequence[str], *, k: int, candidates:
 
 
 def ask_canaries(client: Client, canaries: Canaries, timeout: float) -> Section:
-    """timeout: seconds for each query. Raises: UsageError where the index cannot be asked so."""
+    """Ask the query of every canary and compare the answers.
+
+    Args:
+        client: Client of the index.
+        canaries: Queries with their expected hits.
+        timeout: Seconds for each query.
+
+    Raises:
+        UsageError: If the index does not support the canaries' candidates.
+    """
     if client.bundle.sha256 != canaries.bundle:
         says = f"made with bundle {canaries.bundle[:8]}, the index has {client.bundle.sha256[:8]}; make them again"
         broken = Sample("canaries", float(len(canaries.canaries)), {"outcome": "broken"})

@@ -167,15 +167,32 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> str:
-        """Indexes the documents; the path of the index, or its address.
+        """Index documents and return the path of the index, or its address.
 
-        document_ids: default `uuid4`. document_metadatas: fields are typed by their values, and filtered by `where`.
-        overwrite_index: True or "force_silent_overwrite" replaces the index when the new one is complete; False is an error
-        where there is one; "reuse" leaves it as it is; "resume" goes on where an interrupted "resume" stopped. A Vespa
-        application is never emptied: documents of the same ids are replaced. max_document_length: tokens of a passage, special
-        ones included; without splitting, documents are cut off there. On Vespa no more than the application's bundle reads.
+        A Vespa application is never emptied: documents with the same ids are replaced.
 
-        Raises: ArgumentError (a ValueError), LocalIndexError, MetadataError, CollectionError, VespaError.
+        Args:
+            collection: Texts of the documents.
+            document_ids: Id of each document; default: `uuid4`.
+            document_metadatas: Metadata of each document. Fields get the types of their values and can be filtered with
+                `where`.
+            index_name: Name of the index; default: the one named last.
+            overwrite_index: True or "force_silent_overwrite" replaces the index when the new one is complete. False raises an
+                error if the index exists. "reuse" leaves it unchanged. "resume" continues an interrupted "resume".
+            max_document_length: Tokens of a passage, special tokens included; without splitting, documents are cut off there.
+                On Vespa no more than the application's bundle reads.
+            split_documents: Whether documents are split into passages.
+            document_splitter_fn: Splits the documents.
+            preprocessing_fn: One function or several, applied in order to the passages.
+            bsize: No effect.
+            use_faiss: No effect.
+
+        Raises:
+            ArgumentError: If an argument is not valid; also a ValueError.
+            LocalIndexError: If the index exists and may not be replaced, or cannot be written.
+            MetadataError: If a value does not fit its field.
+            CollectionError: If a document is not valid.
+            VespaError: If Vespa does not answer or refuses documents.
         """
         if overwrite_index not in OVERWRITE:
             raise ArgumentError(f"overwrite_index must be one of {', '.join(map(repr, OVERWRITE))}, got {overwrite_index!r}")

@@ -38,9 +38,16 @@ class RAGTrainer:
     def __init__(
         self, model_name: str, pretrained_model_name: str | Path, language_code: str = "en", n_usable_gpus: int = -1
     ) -> None:
-        """n_usable_gpus: sentence-transformers takes all that it sees (CUDA_VISIBLE_DEVICES), -1 says so, 0 is for none.
+        """Create a trainer.
 
-        Raises: UsageError on an empty name of a checkpoint.
+        Args:
+            model_name: Name of the new checkpoint.
+            pretrained_model_name: Checkpoint or plain encoder to start from, folder or hub name.
+            language_code: Accepted for compatibility, without effect.
+            n_usable_gpus: -1 for all GPUs that sentence-transformers sees (CUDA_VISIBLE_DEVICES), 0 for none.
+
+        Raises:
+            UsageError: If the name of the checkpoint is empty.
         """
         as_path(pretrained_model_name, "pretrained_model_name")
         self.model_name = model_name
@@ -52,7 +59,7 @@ class RAGTrainer:
         self._triplets: list[tuple[str, str, str]] = []
 
     def add_documents(self, documents: Sequence[str]) -> None:
-        """Further texts to mine negatives from. A text counts once, in the order of its first coming."""
+        """Add texts to mine negatives from. Each text counts once, in the order of first occurrence."""
         self.collection = list(dict.fromkeys([*self.collection, *documents]))
 
     def prepare_training_data(
@@ -68,10 +75,24 @@ class RAGTrainer:
         positive_label: int = 1,
         negative_label: int = 0,
     ) -> str:
-        """Writes queries, corpus and triplets to `data_out_path` and returns it.
+        """Write queries, corpus and triplets to `data_out_path` and return it.
 
-        raw_data: (query, passage), (query, passage, label) with `pairs_with_labels`, or (query, positive(s), negative(s)).
-        Raises: CollectionError on data of another form, or without a negative to be had; UsageError.
+        Args:
+            raw_data: Tuples (query, passage), (query, positive(s), negative(s)), or, with `pairs_with_labels`, (query, passage,
+                label).
+            all_documents: Further texts to mine negatives from.
+            data_out_path: Folder to write to.
+            num_new_negatives: Negatives to mine for each query.
+            hard_negative_minimum_rank: Best rank of a mined negative.
+            mine_hard_negatives: Whether negatives are mined.
+            hard_negative_model_size: Checked, without further effect.
+            pairs_with_labels: Whether the tuples have labels.
+            positive_label: Label of a positive.
+            negative_label: Label of a negative.
+
+        Raises:
+            CollectionError: If the data have another form, or no negative can be found.
+            UsageError: If an argument is not valid.
         """
         if hard_negative_model_size not in SIZES:
             raise UsageError(f"hard_negative_model_size must be one of {', '.join(SIZES)}, got {hard_negative_model_size!r}")

@@ -69,13 +69,21 @@ def run_trainer(
     resume: bool = False,
     progress: StepReport | None = None,
 ) -> RunResult:
-    """Trains `model` (MultiVectorEncoder) in place; afterwards it has the weights of the best evaluation.
+    """Train `model` in place; afterwards it has the weights of the best evaluation.
 
-    folder: of checkpoints, TensorBoard's events and the run's description. resume: go on from the last checkpoint there, where
-    there is one, with the same data and settings. beside: BM25's means on `held_out`, to report each evaluation with.
-    remine: the examples for an epoch that begins, of the model as it then is.
+    Args:
+        model: A MultiVectorEncoder.
+        examples: Examples of the first epoch.
+        settings: Settings of the training.
+        folder: Folder of checkpoints, TensorBoard's events and the run's description.
+        held_out: Collection to evaluate on.
+        beside: BM25's means on `held_out`, reported with each evaluation.
+        remine: Returns the examples of the next epoch, mined with the model in its current state.
+        resume: Continue from the last checkpoint in `folder`, if there is one, with the same data and settings.
+        progress: Called with the progress of each step.
 
-    Raises: UsageError where a run is resumed with other data or settings, or the precision needs a GPU.
+    Raises:
+        UsageError: If a run is resumed with other data or settings, or the precision needs a GPU.
     """
     on_processor = trains_on_processor(settings)
     if settings.precision == "fp16" and (on_processor or not torch.cuda.is_available()):
