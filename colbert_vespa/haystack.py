@@ -129,7 +129,7 @@ class ColbertRetriever(_WithClients):
     async def run_async(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """As run."""
+        """Call the index like `run`, asynchronously."""
         found = await self._opened_clients[1].search(query, **self._arguments(filters, top_k))
         return {"documents": [_document(hit) for hit in found.hits]}
 
@@ -179,7 +179,7 @@ class ColbertRanker(_WithClients):
 
     @component.output_types(documents=list[Document])
     async def run_async(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
-        """As run."""
+        """Rank like `run`, asynchronously."""
         hits = await self._opened_clients[1].rerank(query, _numbered(documents), self.top_k if top_k is None else top_k)
         return {"documents": _chosen(documents, hits)}
 

@@ -191,7 +191,7 @@ def server_over(
 
 
 def serve_mcp(server: MCPServer[None]) -> None:
-    """Serves over standard input and output until the other side closes, or Ctrl-C."""
+    """Serve over standard input and output until the other side closes, or Ctrl-C."""
     server.run("stdio")
 
 

@@ -97,7 +97,7 @@ class DocumentStore:
 
     @property
     def client(self) -> Client | None:
-        """None as long as there is no index."""
+        """Return the client; None as long as there is no index."""
         return self._client
 
     def put(self, documents: Sequence[Document]) -> Outcome:
@@ -119,7 +119,7 @@ class DocumentStore:
             return self._fed([packed_document(document, client.schema) for document in documents], client, "put")
 
     def get(self, ids: Sequence[str], where: Mapping[str, object] | None = None) -> list[Document]:
-        """Those that are there and that the filter selects, in the order given, passages joined by newlines."""
+        """Return the existing documents that the filter selects, in the order given, passages joined by newlines."""
         wanted = checked_ids(ids)
         if self._client is None:
             return []
@@ -157,7 +157,7 @@ class DocumentStore:
                 )
 
     def refusal(self, message: str) -> ColbertVespaError:
-        """The error of a document that this index did not take."""
+        """Return the error for a document that the index did not accept."""
         kind = LocalIndexError if isinstance(self._place, Path) else VespaRefused
         return kind(f"{self.address}: {message}")
 
@@ -227,14 +227,14 @@ def feed_documents(
 
 
 def whole_metadata(metadata: Mapping[str, Value]) -> dict[str, object]:
-    """What was put: the fields, and what `metadata_json` holds."""
+    """Return the metadata that were put: the fields, and the content of `metadata_json`."""
     found: dict[str, object] = {name: value for name, value in metadata.items() if name != METADATA_JSON}
     packed = metadata.get(METADATA_JSON)
     return found | (json.loads(packed) if isinstance(packed, str) else {})
 
 
 def title_of(metadata: Mapping[str, object]) -> str:
-    """Of a document of a framework, which has it in its metadata."""
+    """Return the title that a framework's document has in its metadata; '' without one."""
     title = metadata.get("title")
     return title if isinstance(title, str) else ""
 

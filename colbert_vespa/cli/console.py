@@ -49,7 +49,7 @@ class _ClosedStream(io.StringIO):
 
 
 def output_lost() -> bool:
-    """Whether anything was printed to a standard output that is closed."""
+    """Return whether anything was printed to a standard output that is closed."""
     return isinstance(sys.stdout, _ClosedStream) and sys.stdout.lost
 
 
@@ -72,7 +72,7 @@ def prepare_streams() -> None:
 
 
 def json_line(data: Mapping[str, object], encoding: str | None) -> str:
-    """One line of JSON, in escapes where the encoding lacks a character."""
+    """Return one line of JSON, with escapes for characters that the encoding lacks."""
     finite = finite_json(data)
     line = json.dumps(finite, ensure_ascii=False, allow_nan=False)
     line = _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
@@ -91,11 +91,11 @@ class Output:
         self.console = Terminal(stderr=json_output, highlight=False)
 
     def say(self, text: str) -> None:
-        """Plain text: nothing in it is taken as markup."""
+        """Print plain text; nothing in it is read as markup."""
         self.console.print(escape(text))
 
     def command(self, line: str) -> None:
-        """A shell command, in one line whatever the width, so that it can be copied."""
+        """Print a shell command on one line, whatever the width, so that it can be copied."""
         self.console.print(f"  {escape(line)}", soft_wrap=True)
 
     def heading(self, text: str) -> None:
@@ -216,7 +216,7 @@ class Output:
             self.say(f"  {difference}")
 
     def cross_encoder_report(self, report: CrossEncoderReport) -> None:
-        """Each graph against sentence-transformers, a line each."""
+        """Print one line for each graph, compared with sentence-transformers."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("graph")
         for name in ("correlation", "worst", "same order", "pairs/s", "MB"):
@@ -228,7 +228,10 @@ class Output:
         self.console.print(table)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """A column for the client and for each baseline; in brackets the p-value of the difference by randomisation."""
+        """Print a column for the client and for each baseline.
+
+        The p-value of the difference by randomisation is in parentheses.
+        """
         table = Table(box=None, pad_edge=False, header_style="dim")
         size = f"{evaluation.passages:,} passages, " if evaluation.passages else ""
         table.add_column(f"{evaluation.collection}: {size}{evaluation.queries:,} queries")
@@ -251,7 +254,7 @@ class Output:
             self.say("in parentheses: p of the difference to the first column, by randomisation")
 
     def ways(self, report: WaysReport) -> None:
-        """A line for each way to search, the best one bold; then what the table says."""
+        """Print one line for each way to search, the best one bold, and an explanation of the table."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column(f"{report.collection}: {report.passages:,} passages, {report.queries:,} queries")
         singles = [row.name for row in report.rows if row.single]
@@ -270,7 +273,7 @@ class Output:
             self.say(f"fitted: each query with weights fitted to the other queries; all queries: {fitted.fusion}, {weights}")
 
     def tradeoffs(self, found: Tradeoffs) -> None:
-        """A line for each index and candidates; those that no other dominates are bold."""
+        """Print one line for each index and candidates; those that no other dominates are bold."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column(f"{found.collection}: {found.passages:,} passages, {found.queries:,} queries")
         for name in ("pooled by", "candidates", "nDCG@10", "B per passage", "build s", "p50 ms", "p95 ms"):
@@ -282,7 +285,7 @@ class Output:
         self.console.print(table)
 
     def recall(self, report: RecallReport) -> None:
-        """The curve, a bar for each setting's latency; then the least settings that reach the goal."""
+        """Print the curve with a bar for each setting's latency, then the least settings that reach the goal."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("candidates")
         for name in ("probes", "rerank", "among candidates", f"recall@{report.goal.k}", "p50 ms", "p95 ms"):
@@ -328,7 +331,7 @@ class Output:
         )
 
     def parity(self, report: ParityReport) -> None:
-        """A line for each comparison; below it what fails and the worst cases."""
+        """Print one line for each comparison, then the failed checks and the worst cases."""
         for comparison in report.comparisons:
             self.heading(comparison.name)
             table = Table(box=None, show_header=False, pad_edge=False)
@@ -346,7 +349,7 @@ class Output:
         self.say(f"differs in: {', '.join(report.guilty)}" if report.failed else "all thresholds are reached")
 
     def changes(self, changes: Sequence[Change]) -> None:
-        """One line for each, the costly ones last."""
+        """Print one line for each change, the costly ones last."""
         from vespa_app.changes.comparing import KINDS
 
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -359,7 +362,7 @@ class Output:
         self.console.print(table)
 
     def plan(self, plan: Plan) -> None:
-        """Each figure with its formula and source below it; then what to note."""
+        """Print each figure with its formula and source, then the notes."""
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(justify="right", style="cyan", no_wrap=True)

@@ -134,7 +134,10 @@ def export_reranker(
 def make_bundle(
     out: Output, checkpoint: str | Path, output: Path, options: ExportOptions, goal: RecallGoal | None = None
 ) -> tuple[Bundle, ExportReport]:
-    """Exports, trains the codebook on the sample, with a goal chooses candidates; `output` appears only when all is done."""
+    """Export the model, train the codebook on the sample and, with a goal, choose candidates.
+
+    `output` appears only when all is done.
+    """
     texts = options.sample
     with replace_folder(output, owned=is_bundle_folder) as staging:
         report = export(checkpoint, staging / "bundle", options, progress=out.say)

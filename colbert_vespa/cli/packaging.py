@@ -37,7 +37,7 @@ def chosen_settings(
     columns: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
 ) -> AppSettings:
-    """From app.toml, or made from the documents given as a sample."""
+    """Return the settings from app.toml, or make them from the documents given as a sample."""
     if settings:
         if codec or candidates or sample or types or recall is not None:
             raise UsageError(
@@ -193,7 +193,7 @@ def deploy_package(
 def show_deployment(
     out: Output, package: Path, target: str, *, query_url: str | None, allow: Sequence[str]
 ) -> dict[str, object]:
-    """What `deploy` would send; nothing is sent."""
+    """Show what `deploy` would send, without sending it."""
     shipment = plan_shipment(package, target, query_url=query_url, allow=allow)
     out.say(f"would send {shipment.zip_bytes / 1e6:.3f} MB (zipped) to {shipment.session_url}")
     out.table({name: f"{size:,} bytes" for name, size in shipment.files.items()})

@@ -29,7 +29,7 @@ _MAX_CHARACTERS = 4000
 
 
 def stdlib_documents() -> Iterator[Document]:
-    """Documents in a fixed order: id is the dotted name, metadata has module, kind and python (version)."""
+    """Yield documents in a fixed order: id is the dotted name, metadata has module, kind and python (version)."""
     seen: set[str] = set()
     for name, kind, module, docstring in (*_from_sources(), *_from_compiled()):
         if name in seen or not docstring.strip():
@@ -121,7 +121,7 @@ _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|resp)\.$")
 
 
 def first_sentence(text: str) -> tuple[str, str]:
-    """`text` split after its first sentence or paragraph: (sentence, rest). The rest is "" where there is but one."""
+    """Split `text` after its first sentence or paragraph into (sentence, rest); the rest may be empty."""
     for match in _SENTENCE_END.finditer(text):
         if not _ABBREVIATION.search(text, max(0, match.start() - 8), match.start()):
             return " ".join(text[: match.start()].split()), text[match.end() :].strip()

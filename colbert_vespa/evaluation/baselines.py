@@ -24,7 +24,7 @@ BLOCK = 512
 
 
 def bm25_run(documents: Sequence[Document], queries: Sequence[CollectionQuery], k: int) -> Hits:
-    """BM25 over the same texts that the encoder sees."""
+    """Return the run of BM25 over the texts that the encoder reads."""
     from late_interaction.bm25 import Bm25
 
     keyword = Bm25([d.id for d in documents], [passage_text(d.title, d.text) for d in documents])
@@ -59,7 +59,7 @@ def dense_run(documents: Sequence[Document], queries: Sequence[CollectionQuery],
 
 
 def fused_run(first: Run, second: Run, k: int) -> Hits:
-    """Reciprocal rank fusion of both."""
+    """Return the reciprocal rank fusion of both runs."""
     found = {}
     for query, hits in first.items():
         scores = fused({"maxsim": dict(hits), "bm25": dict(second.get(query, []))}, SearchOptions().fusion_weights)

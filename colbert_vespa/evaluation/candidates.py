@@ -93,7 +93,7 @@ class CandidateReport:
         return found
 
     def least(self, way: str) -> CandidatePoint | None:
-        """The first point of a way that reaches the goal."""
+        """Return the first point of a way that reaches the goal."""
         return next((point for point in self.ways[way] if point.recall >= self.goal.recall), None)
 
     def to_json(self) -> dict[str, object]:
@@ -102,7 +102,7 @@ class CandidateReport:
 
 
 def spans(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """Seeded spans of 4 to 12 words of the texts, in the place of queries."""
+    """Return seeded spans of 4 to 12 words of the texts, to be used as queries."""
     drawn, chosen = random.Random(seed), []
     for text in drawn.choices(texts, k=count):
         words, length = text.split(), drawn.randint(*SPAN)
@@ -112,7 +112,7 @@ def spans(texts: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def sampled_rows(passages: Sequence[Matrix], count: int, seed: int) -> list[Matrix]:
-    """Seeded rows of passages, in the place of those of queries."""
+    """Return seeded rows of passages, to be used as rows of queries."""
     drawn = np.random.default_rng(seed)
     chosen = [passages[place] for place in drawn.integers(0, len(passages), count)]
     return [rows[np.sort(drawn.permutation(len(rows))[:ROWS])] for rows in chosen]
@@ -191,7 +191,7 @@ def measure_candidates(
 
 
 def exact_best(passages: Sequence[Matrix], queries: Sequence[Matrix], k: int, step: StepReport | None = None) -> list[set[int]]:
-    """Places of the k passages with the greatest MaxSim, for each query."""
+    """Return the places of the k passages with the greatest MaxSim, for each query."""
     whole, lengths, best = np.concatenate(passages), [len(rows) for rows in passages], []
     for number, Q in enumerate(queries):
         best.append(set(np.argsort(-maxsim_many(Q, whole, lengths), kind="stable")[:k].tolist()))

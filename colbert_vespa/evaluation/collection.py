@@ -43,7 +43,7 @@ class CollectionQuery:
 
     @property
     def asked(self) -> Query:
-        """What is searched: the rows where there are any, with the text for its words."""
+        """Return the query to search with: its rows with the text for words, or the text alone."""
         return self.text if self.vectors is None else QueryVectors(self.vectors, self.dense, self.text or None)
 
     @property

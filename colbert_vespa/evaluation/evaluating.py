@@ -64,7 +64,7 @@ class Judged:
 
     @property
     def ready(self) -> bool:
-        """Whether all documents and queries have their vectors."""
+        """Return whether all documents and queries have vectors."""
         return all(d.vectors for d in self.documents) and all(q.vectors is not None for q in self.queries)
 
     @classmethod
@@ -429,7 +429,7 @@ def _document_rows(client: Client, documents: Sequence[Document], encoder: Docum
 
 @contextmanager
 def cached_encoder(encoder: DocumentEncoder) -> Iterator[CachedEncoder]:
-    """Keeps the vectors of documents in the user's cache, so that a corpus is encoded once per bundle."""
+    """Keep the vectors of documents in the user's cache, so that a corpus is encoded once per bundle."""
     cache = VectorCache(cache_folder() / "vectors" / encoder.bundle.sha256[:16], encoder.bundle.manifest.dim)
     try:
         yield CachedEncoder(encoder, cache)

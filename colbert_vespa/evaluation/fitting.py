@@ -69,12 +69,12 @@ class FittedWeights:
 
     @property
     def recommended(self) -> bool:
-        """Whether the gain is above chance."""
+        """Return whether the gain is more than chance."""
         chance = self.difference.randomisation
         return self.difference.difference > 0 and chance is not None and chance <= CHANCE
 
     def to_json(self) -> dict[str, object]:
-        """All but `chosen`."""
+        """Return everything but `chosen`, as it is written to JSON."""
         return {name: value for name, value in asdict(self).items() if name != "chosen"} | {"recommended": self.recommended}
 
 

@@ -33,7 +33,7 @@ Rankings = Mapping[str, Sequence[str]]
 
 
 def ndcg_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
-    """Linear gain, log2 discount, as trec_eval's ndcg_cut. 0 where nothing is relevant."""
+    """Return nDCG with linear gain and log2 discount, as trec_eval's ndcg_cut; 0 if no id is relevant."""
     gains = sorted((value for value in judged.values() if value > 0), reverse=True)[:k]
     ideal = sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))
     found = sum(max(judged.get(id_, 0.0), 0.0) / math.log2(rank + 2) for rank, id_ in enumerate(ranking[:k]))
@@ -55,7 +55,7 @@ def recall_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> 
 
 
 def average_precision_at_k(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
-    """Mean, over all relevant documents, of the precision where each is found; trec_eval's map_cut."""
+    """Return the mean, over all relevant documents, of the precision where each is found; trec_eval's map_cut."""
     relevant = sum(value > 0 for value in judged.values())
     found, total = 0, 0.0
     for rank, id_ in enumerate(ranking[:k], start=1):
@@ -66,7 +66,7 @@ def average_precision_at_k(ranking: Sequence[str], judged: Mapping[str, float], 
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Nearest-rank percentile, `share` in (0, 1]."""
+    """Return the nearest-rank percentile, `share` in (0, 1]."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -90,15 +90,15 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """As a result names it: `ndcg_at_10`."""
+        """Return the name of the metric in results, such as `ndcg_at_10`."""
         return f"{self.name}_at_{self.k}"
 
     def values(self, rankings: Rankings, qrels: Qrels, queries: Sequence[str]) -> list[float]:
-        """One for each query; a query without ranking has 0."""
+        """Return one value for each query; 0 for a query without a ranking."""
         return [self.of(rankings.get(query, ()), qrels.get(query, {})) for query in queries]
 
     def of(self, ranking: Sequence[str], judged: Mapping[str, float]) -> float:
-        """Of one query."""
+        """Return the value of one query."""
         return METRICS[self.name](ranking, judged, self.k)
 
 
@@ -118,5 +118,5 @@ def parse_metric(text: str) -> Metric:
 
 
 def means(metrics: Sequence[Metric], rankings: Rankings, qrels: Qrels, queries: Sequence[str]) -> dict[str, float]:
-    """By key, the mean over the queries."""
+    """Return the mean over the queries, by key of the metric."""
     return {metric.key: float(np.mean(metric.values(rankings, qrels, queries))) for metric in metrics}

@@ -131,7 +131,7 @@ def measure_tradeoffs(
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Places of (cost, quality) that no other dominates: none has as much quality for less, or more for as little."""
+    """Return the places of (cost, quality) that no other point dominates."""
     best, found = -np.inf, set()
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
         if points[place][1] > best:
@@ -157,7 +157,7 @@ def _measured(
 def built_index(
     folder: Path, encoder: DocumentEncoder, documents: Sequence[Document], storage: Storage, factor: int
 ) -> tuple[LocalIndex, float]:
-    """The index, and the seconds that it took from ready vectors."""
+    """Return the index, and the seconds it took to build from ready vectors."""
     index = LocalIndex.create(
         folder, bundle=without_parts(encoder.bundle), schema=MetadataSchema({}), codec=storage.codec, bits=storage.bits
     )

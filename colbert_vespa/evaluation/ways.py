@@ -85,11 +85,11 @@ class WaysReport:
 
     @property
     def best(self) -> MeasuredWay:
-        """The row with the greatest mean."""
+        """Return the row with the greatest mean."""
         return max(self.rows, key=lambda row: row.metrics[self.metric])
 
     def to_json(self) -> dict[str, object]:
-        """All but the rankings."""
+        """Return everything but the rankings, as it is written to JSON."""
         return {
             "collection": self.collection,
             "passages": self.passages,

@@ -101,12 +101,12 @@ class ColbertDocumentIndex(DocumentIndex):
         )  # fmt: skip
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
-        """Those that are there, whole."""
+        """Return the whole documents that exist."""
         _check_no_options(kwargs)
         return [from_document(document) for document in self.store.get(ids)]
 
     async def aclose(self) -> None:
-        """Ends the connections that async searches have opened in this event loop."""
+        """Close the connections opened by async searches in this event loop."""
         if self._retriever is not None:
             await self._retriever.aclose()
 

@@ -92,7 +92,7 @@ class ColbertRetriever(BaseRetriever):
         )  # fmt: skip
 
     async def aclose(self) -> None:
-        """Ends the connections that async calls have opened in this event loop."""
+        """Close the connections opened by async calls in this event loop."""
         await self._async_client.close()
 
     def _get_relevant_documents(

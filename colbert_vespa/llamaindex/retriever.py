@@ -89,7 +89,7 @@ class ColbertRetriever(BaseRetriever):
         )  # fmt: skip
 
     async def aclose(self) -> None:
-        """Ends the connections that async calls have opened in this event loop."""
+        """Close the connections opened by async calls in this event loop."""
         await self._async_client.close()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

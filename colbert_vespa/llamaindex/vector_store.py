@@ -96,7 +96,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> Client | None:
-        """None as long as there is no index."""
+        """Return the client; None as long as there is no index."""
         return self._store.client
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -118,7 +118,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return await asyncio.to_thread(self.add, nodes, **kwargs)
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """The nodes of a document."""
+        """Delete the nodes of a document."""
         self._store.delete_where({REF_DOC_ID: ref_doc_id})
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -148,7 +148,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Those that are there, and that the filters select; without ids 10,000 at most."""
+        """Return the existing nodes that the filters select; without ids at most 10,000."""
         if self._store.client is None:
             return []
         where = self._where(filters)
@@ -186,7 +186,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return _of_hits(client.search(text, where=where, **self._arguments(query), **self._last_stage).hits)
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """As query."""
+        """Search like `query`, asynchronously."""
         if self._store.client is None:
             return _result([], [])
         with _OPENING:
@@ -199,7 +199,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return _of_hits(found.hits)
 
     async def aclose(self) -> None:
-        """Ends the connections that async queries have opened in this event loop."""
+        """Close the connections opened by async queries in this event loop."""
         if self._async_client is not None:
             await self._async_client.close()
 

@@ -63,13 +63,13 @@ class Watched:
 
     @property
     def folder(self) -> Path | None:
-        """Of a local index."""
+        """Return the folder of a local index; None for Vespa."""
         place = locate(self.address)
         return place if isinstance(place, Path) else None
 
     @property
     def url(self) -> str:
-        """Of the container, without the name of an index; '' of a local index."""
+        """Return the URL of the container without the name of an index; '' for a local index."""
         place = locate(self.address)
         return "" if isinstance(place, Path) else place.url
 

@@ -44,7 +44,7 @@ providers:
 
 
 def monitoring_files(limits: WarningLimits) -> Mapping[str, str]:
-    """Text by path."""
+    """Return the text of each file by its path."""
     return {
         "prometheus/prometheus.yml": PROMETHEUS,
         "prometheus/rules.yml": rules_file(limits),

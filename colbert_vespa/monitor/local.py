@@ -15,7 +15,7 @@ AREA = "index"
 
 
 def look_at_index(path: Path, limits: WarningLimits) -> Section:
-    """What opening it tells, without reading all of it."""
+    """Return what opening the index shows, without reading all of it."""
     try:
         with open_index(path) as index:
             return _opened(index, path, limits)
@@ -24,7 +24,7 @@ def look_at_index(path: Path, limits: WarningLimits) -> Section:
 
 
 def look_at_files(path: Path) -> Section:
-    """Reads every file and compares every checksum."""
+    """Read every file and compare every checksum."""
     try:
         with open_index(path) as index:
             index.verify()

@@ -125,11 +125,11 @@ class HealthReport:
 
     @property
     def exit_code(self) -> int:
-        """0 where every row is ok: a part that cannot be seen is not fine."""
+        """Return 0 if every row is ok; a part that cannot be checked is not ok."""
         return int(self.state != OK)
 
     def samples(self) -> tuple[Sample, ...]:
-        """All that Prometheus is told."""
+        """Return all samples for Prometheus."""
         states: dict[tuple[str, str], float] = {}  # Prometheus refuses all where one comes twice
         for row in self.found.rows:
             key = row.area, row.name

@@ -148,7 +148,7 @@ def _drift(limits: WarningLimits) -> tuple[Rule, ...]:
 
 
 def rules_file(limits: WarningLimits) -> str:
-    """As Prometheus reads it."""
+    """Return the rules as Prometheus reads them."""
     lines = [
         "# Made by `colbert-vespa monitor files`; change colbert_vespa/monitor/rules.py.",
         "groups:",

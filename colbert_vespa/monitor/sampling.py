@@ -70,6 +70,6 @@ def _texts(document: dict[str, Any], url: str) -> list[str]:
 
 
 def beginnings(texts: Sequence[str], count: int = QUERIES) -> list[str]:
-    """First words of the first `count` that have any: questions whose answers are in the index."""
+    """Return the first words of the first `count` texts that have any: questions whose answers are in the index."""
     found = [" ".join(text.split()[:WORDS]) for text in texts]
     return list(dict.fromkeys(text for text in found if text))[:count]

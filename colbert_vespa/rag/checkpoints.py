@@ -56,7 +56,7 @@ def _key(checkpoint: str | Path) -> str:
 
 
 def with_document_length(bundle: Bundle, length: int) -> Bundle:
-    """The same bundle, which reads `length` tokens of a document, or as many as the model takes."""
+    """Return the bundle with documents read to `length` tokens, or as far as the model can."""
     manifest = bundle.manifest
     document = dataclasses.replace(manifest.document, length=min(length, manifest.max_tokens), auto=False)
     return Bundle(bundle.path, dataclasses.replace(manifest, document=document))

@@ -39,7 +39,7 @@ class IndexLocation:
 
     @classmethod
     def under(cls, index_root: str | None) -> IndexLocation:
-        """Where RAGatouille has the indexes of that root."""
+        """Return where RAGatouille keeps the indexes of that root."""
         return cls(as_path(DEFAULT_ROOT if index_root is None else index_root, "index_root") / "colbert" / "indexes")
 
     @property
@@ -94,7 +94,7 @@ class IndexLocation:
 
 
 def is_index(path: Path) -> bool:
-    """Whether there is an index of ours, of shards or not."""
+    """Return whether an index of ours, of shards or not, is at `path`."""
     return (path / CURRENT).is_file() or (path / SHARDS).is_file()
 
 
@@ -128,7 +128,7 @@ def listed_versions(address: str) -> list[dict[str, Any]]:
 
 
 def is_colbert_ai(path: Path) -> bool:
-    """Whether there is an index that RAGatouille or colbert-ai wrote."""
+    """Return whether an index written by RAGatouille or colbert-ai is at `path`."""
     return all((path / name).is_file() for name in COLBERT_AI_FILES)
 
 

@@ -30,6 +30,6 @@ class EncodedDocuments:
         self._rows = np.concatenate([self._rows, *vectors])
 
     def best(self, Q: Matrix, k: int) -> list[tuple[int, float]]:
-        """Places and MaxSim scores of the k best for `Q [q, d]`, or of all where there are fewer."""
+        """Return places and MaxSim scores of the k best documents for `Q [q, d]`, or of all if there are fewer."""
         scores = maxsim_many(Q, self._rows, self._lengths)
         return [(place, float(scores[place])) for place in np.argsort(-scores, kind="stable")[:k].tolist()]

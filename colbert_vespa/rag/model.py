@@ -419,7 +419,7 @@ class RAGPretrainedModel:
         return flat_if_one(found)
 
     def clear_encoded_docs(self, force: bool = False) -> None:
-        """Forgets what `encode` has kept, at once."""
+        """Forget the documents kept by `encode`, without waiting."""
         self._encoded = None
 
     def versions(self, index_name: str | None = None) -> list[dict[str, Any]]:
@@ -465,7 +465,7 @@ class RAGPretrainedModel:
         return _langchain().ColbertReranker(client=self._model(AUTO), k=k)
 
     def close(self) -> None:
-        """Closes connections, and the processes of an index of shards."""
+        """Close connections, and the processes of an index of shards."""
         for client in (*self._clients.values(), *self._models.values()):
             client.close()
         self._clients.clear()

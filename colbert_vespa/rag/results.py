@@ -49,7 +49,7 @@ def of_text(
 
 
 def passage_number(hit: Hit) -> int:
-    """Which of its document's passages the hit is, from 0 on; 0 where Vespa stores a document with all its passages."""
+    """Return the number of the passage in its document, from 0; 0 if Vespa stores a document with all its passages."""
     number = hit.passage_id.removeprefix(Passage.id_of(hit.id, 0)[:-1])
     return int(number) if number.isdecimal() else 0
 

@@ -103,7 +103,7 @@ def mapped(dataset: Any, worker: type, arguments: Mapping[str, object], workers:
 
 
 def senders(workers: Workers) -> int:
-    """How many workers there may be at most, as far as it is known now."""
+    """Return how many workers there may be, at most, as far as it is known now."""
     if workers.count is not None:
         return workers.count
     import ray

@@ -164,7 +164,7 @@ def _passages(encoded: Mapping[str, Any], given: Any, document: Document, rules:
 
 
 def refused_rows(table: pa.Table, refused: Sequence[tuple[int, int, str]]) -> pa.Table:
-    """The rows at some places, each with its HTTP status (0: it was not sent) and message, in the column `refused`."""
+    """Return the rows at some places, each with HTTP status (0: not sent) and message in the column `refused`."""
     import pyarrow as pa
 
     type_ = pa.struct([("status", pa.int32()), ("message", pa.string())])

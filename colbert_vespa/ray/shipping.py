@@ -68,7 +68,7 @@ class ShippedBundle:
 
 
 def ship(bundle: Bundle) -> ShippedBundle:
-    """Puts the bundle's files into the object store, which keeps one copy for all workers of a machine."""
+    """Put the bundle's files into the object store, which keeps one copy for all workers of a machine."""
     import numpy as np
     import ray
 

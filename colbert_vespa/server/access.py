@@ -37,7 +37,7 @@ class Access:
         return self.indexes is None or index in self.indexes
 
     def restricted(self, where: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """`where`, and the filter of the key."""
+        """Return `where` combined with the filter of the key."""
         if self.where is None or where is None:
             return where if self.where is None else self.where
         return {"$and": [self.where, where]}

@@ -122,19 +122,19 @@ class Catalog:
         return replace(found, notes=tuple(map(self.hidden, result.notes)))
 
     def reasons(self, access: Access, answer: Covered) -> tuple[str, ...]:
-        """Why an answer is not full, as the caller may read it."""
+        """Return why an answer is not full, in words that the caller may read."""
         if access.where is not None:
             return (PARTIAL,) if answer.degraded else ()
         return tuple(map(self.hidden, answer.degraded))
 
     def hidden(self, text: str) -> str:
-        """`text` with names in place of addresses."""
+        """Return `text` with names in place of addresses."""
         for address, name in self._hidden:
             text = text.replace(address, name)
         return text
 
     def told(self, error: ColbertVespaError) -> Refusal:
-        """The error as a caller may read it."""
+        """Return the error as the caller may read it."""
         return Refusal(status_of(error), self.hidden(detail_of(error)))
 
 

@@ -17,7 +17,7 @@ class TokenBucket:
         self._at = clock()
 
     def taken(self) -> int:
-        """0 where the request may go on, else the whole seconds after which another may."""
+        """Take a token and return 0, or return the whole seconds until one is available."""
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._at) * self._rate)
         self._at = now

@@ -68,13 +68,13 @@ class TrainingData:
 
     @property
     def pool(self) -> list[str]:
-        """What negatives are looked for in: every document once, in the order it was first seen."""
+        """Return the texts to mine negatives from: every document once, in the order of first occurrence."""
         seen = dict.fromkeys(self.documents)
         seen |= dict.fromkeys(text for example in self.examples for text in (example.whole, *example.negatives))
         return list(seen)
 
     def positives(self) -> dict[str, set[str]]:
-        """By query, everything that some example calls relevant."""
+        """Return, by query, every text that an example marks as relevant."""
         relevant: dict[str, set[str]] = {}
         for example in self.examples:
             relevant.setdefault(example.query, set()).update((example.positive, example.whole))
@@ -138,7 +138,7 @@ def texts_of(value: object, where: str) -> list[str]:
 
 
 def judged_examples(texts: Mapping[str, str], queries: Iterable[CollectionQuery], qrels: Qrels) -> list[Example]:
-    """Queries with each document that is relevant to them. texts: by document id."""
+    """Return an example for each query and each of its relevant documents; `texts` holds texts by document id."""
     return [
         Example(query.text, texts[id_])
         for query in queries

@@ -100,7 +100,7 @@ def held_out_of(name: str, data: TrainingData, documents: Sequence[str]) -> Judg
 
 
 def smaller(judged: Judged, queries: int, documents: int, seed: int) -> Judged:
-    """A seeded part for evaluation while training: so many queries, their relevant documents, others up to `documents`."""
+    """Return a seeded part for evaluation during training: queries, their relevant documents, and others up to `documents`."""
     draw = random.Random(seed)
     asked = draw.sample(list(judged.queries), min(queries, len(judged.queries)))
     wanted = {id_ for query in asked for id_, value in judged.qrels[query.id].items() if value > 0}
@@ -176,7 +176,7 @@ def measure(name: str, rankings: Rankings, judged: Judged) -> MeasuredModel:
 
 
 def compare(trained: MeasuredModel, other: MeasuredModel) -> GainOverBaseline:
-    """What is gained over `other` on the same queries."""
+    """Return the gain over `other` on the same queries."""
     test = paired(trained.by_query, other.by_query)
     values = np.subtract(trained.by_query, other.by_query)
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0

@@ -74,7 +74,7 @@ class Ranker(Protocol):
         ...
 
     def score(self, query: str, places: Sequence[int]) -> dict[int, float]:
-        """Of the places that the search could find at all."""
+        """Return the scores of those of these places that a search could find at all."""
         ...
 
 

@@ -63,7 +63,7 @@ class DataReport:
         return dataclasses.asdict(self) | {"dropped": dict(self.dropped)}
 
     def rows(self) -> dict[str, object]:
-        """For a table."""
+        """Return the rows of a table."""
         rows: dict[str, object] = {
             "examples": f"{self.kept:,} of {self.given:,} kept, {self.queries:,} queries",
             "documents": f"{self.documents:,}, {self.merged:,} of them near-duplicates of another",

@@ -197,7 +197,10 @@ class RAGTrainer:
 
 
 def triplets_of(examples: Sequence[Example]) -> list[tuple[str, str, str]]:
-    """(query, positive, negative), shuffled: all negatives of a query with one positive, else 20 triplets a query at most."""
+    """Return shuffled triplets (query, positive, negative).
+
+    A query with one positive gets all its negatives, other queries at most 20 triplets.
+    """
     draw = random.Random(SEED)
     by_query: dict[str, list[Example]] = {}
     for example in examples:

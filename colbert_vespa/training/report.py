@@ -45,7 +45,7 @@ class TrainingReport:
         return asdict(self)
 
     def rows(self) -> dict[str, object]:
-        """For a table."""
+        """Return the rows of a table."""
         shown = {
             name: "  ".join(f"{metric.replace('_at_', '@')} {means[metric]:.4f}" for metric in METRICS)
             for name, means in self.systems.items()
@@ -57,7 +57,7 @@ class TrainingReport:
         return {"held out": f"{self.queries:,} queries over {self.documents:,} documents", **shown, **gains}
 
     def write(self, folder: Path) -> None:
-        """report.json and report.md."""
+        """Write report.json and report.md."""
         atomic_write(folder / "report.json", (json.dumps(finite_json(self.to_json()), indent=1) + "\n").encode())
         lines = ["| | nDCG@10 | MRR@10 | recall@100 |", "|---|---|---|---|"]
         lines += [f"| {name} | " + " | ".join(f"{m[k]:.4f}" for k in METRICS) + " |" for name, m in self.systems.items()]

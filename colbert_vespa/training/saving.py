@@ -59,7 +59,7 @@ def save_checkpoint(model: Any, folder: Path, layout: str = "sentence-transforme
 
 
 def is_checkpoint_folder(folder: Path) -> bool:
-    """Whether `folder` was written by `save_checkpoint` and holds nothing else: one that may be replaced."""
+    """Return whether `folder` was written by `save_checkpoint`, holds nothing else, and so may be replaced."""
     try:
         data = json.loads((folder / MARKER).read_bytes())
         known = {MARKER, *data["files"]} if data["colbert-vespa"] == "checkpoint" else set()

@@ -97,5 +97,5 @@ class TrainingSettings:
         return self.objective in SCORED
 
     def to_json(self) -> dict[str, object]:
-        """Without the device: a run may be resumed on another one."""
+        """Return the settings without the device, so that a run may be resumed on another one."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "device"}

@@ -82,7 +82,7 @@ class Comparison:
 
 
 def row_cosines(left: Matrix, right: Matrix) -> NDArray[np.float64]:
-    """`[t]` of two matrices `[t, d]`, whose rows may have any length."""
+    """Return the cosines `[t]` of the rows of two matrices `[t, d]`; rows may have any length."""
     a, b = left.astype(np.float64), right.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-12))
@@ -135,7 +135,7 @@ def _noted(scores: Mapping[str, float], others: Mapping[str, float]) -> Mapping[
 
 
 def best(scores: Mapping[str, float]) -> list[str]:
-    """Ids, best first; equal scores in the order of ids."""
+    """Return the ids, best first; equal scores in the order of ids."""
     return sorted(scores, key=lambda id_: (-scores[id_], id_))
 
 

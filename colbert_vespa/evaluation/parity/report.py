@@ -22,7 +22,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } p.how { col
 
 
 def junit_xml(report: ParityReport) -> bytes:
-    """A test case for each check, a suite for each comparison."""
+    """Return JUnit XML with a suite for each comparison and a test case for each check."""
     root = ElementTree.Element("testsuites", name="parity", tests=str(len(report.checks)), failures=str(len(report.failed)))
     for comparison in report.comparisons:
         checks = [check for check in report.checks if check.comparison == comparison.name]
@@ -52,7 +52,7 @@ def _case_lines(comparison: Comparison) -> list[str]:
 
 
 def html_page(report: ParityReport) -> str:
-    """A page without scripts or addresses to load."""
+    """Return an HTML page without scripts and without addresses to load."""
     verdict = f"failed in: {', '.join(report.guilty)}" if report.failed else "all thresholds are reached"
     kind = "failed" if report.failed else "passed"
     parts = [

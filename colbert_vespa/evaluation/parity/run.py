@@ -43,7 +43,7 @@ class ParityReport:
 
     @property
     def guilty(self) -> tuple[str, ...]:
-        """Layers with a check that fails, in the order of the flow: the first is where to look."""
+        """Return the layers with a failed check in the order of the flow; the first is where to look."""
         layers = {comparison.name: comparison.layer for comparison in self.comparisons}
         failed = {layers[check.comparison] for check in self.failed}
         return tuple(layer for layer in LAYERS if layer in failed)
