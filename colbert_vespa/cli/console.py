@@ -62,7 +62,10 @@ def drop_unwritten() -> None:
 
 
 def prepare_streams() -> None:
-    """What the terminal's encoding does not have becomes a replacement; a closed stream takes everything and keeps nothing."""
+    """Make the standard streams safe to print to.
+
+    Characters that the terminal's encoding lacks are replaced; a closed stream discards everything.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -54,7 +54,7 @@ class FeedView(Progress):
 
 
 def details(now: FeedProgress, before: FeedProgress) -> list[str]:
-    """Lines of at most 80 columns; rates are of the time between the two."""
+    """Return lines of at most 80 columns; rates are of the time between the two states."""
     seconds = now.seconds - before.seconds
     text_bytes, sent = now.bytes - before.bytes, now.sending
     rate = rates(now.done - before.done, now.token_vectors - before.token_vectors, text_bytes, seconds)
@@ -81,7 +81,7 @@ def _counted(what: str, counts: Mapping[str, int]) -> list[str]:
 
 @contextmanager
 def feed_view(run: FeedRun, metrics: FeedMetrics | None = None) -> Iterator[None]:
-    """On standard error, and as Prometheus `metrics`."""
+    """Show the feed on standard error, and as Prometheus `metrics`, while the context is open."""
     if metrics is not None:
         metrics.state = lambda: run.state
     with FeedView(Terminal(stderr=True, highlight=False), lambda: run.state):

@@ -178,7 +178,11 @@ def address(given: object) -> str:
 
 
 def chosen_device(name: str, number: int | None) -> Device:
-    """Of --device and --device-id. Raises: UsageError."""
+    """Return the device that --device and --device-id name.
+
+    Raises:
+        UsageError: If there is no such device.
+    """
     from late_interaction.devices import Device
 
     return Device(name, number)
@@ -194,7 +198,11 @@ def _shown(given: object) -> str:
 
 
 def weights_of(given: Sequence[str] | None) -> dict[str, float] | None:
-    """Of `--weight`. Raises: UsageError."""
+    """Return the weights given by `--weight`, or None without any.
+
+    Raises:
+        UsageError: If an item is not NAME=NUMBER, or a name occurs twice.
+    """
     found: dict[str, float] = {}
     for item in given or ():
         name, _, value = item.partition("=")

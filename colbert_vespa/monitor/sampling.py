@@ -28,9 +28,12 @@ QUERIES = 20
 
 
 def sample_of(address: str, http: HttpClient, count: int = SAMPLED) -> tuple[int, list[str]]:
-    """How many passages there are (in layout `chunks` documents), and the texts of `count` passages as they are encoded.
+    """Return the number of passages (in layout `chunks`, of documents), and the texts of `count` passages as they are encoded.
 
-    Raises: LocalIndexError, VespaError, UsageError.
+    Raises:
+        LocalIndexError: If the index is missing or damaged.
+        VespaError: If Vespa does not answer.
+        UsageError: If the address is not valid.
     """
     place = locate(address)
     if not isinstance(place, Path):

@@ -33,7 +33,20 @@ __all__ = ["index_facts", "index_values"]
 
 
 async def index_facts(engine: Engine, access: Access, name: str, timeout: float, *, brief: bool = False) -> dict[str, Any]:
-    """As IndexAnswer. brief: without what has to be counted. Raises: Refusal, LocalIndexError, VespaError."""
+    """Return the facts of an index, as in IndexAnswer.
+
+    Args:
+        engine: The engine.
+        access: The caller.
+        name: Name of the index.
+        timeout: Seconds for the request.
+        brief: Leave out what has to be counted.
+
+    Raises:
+        Refusal: If the index does not exist for the caller, or the server is busy.
+        LocalIndexError: If the index is damaged.
+        VespaError: If Vespa does not answer.
+    """
     async with engine.opened(access, name, timeout) as opened:
         served, index = opened.served[0], opened.indexes[0]
         facts = _known(served, index)
@@ -110,7 +123,12 @@ def _vespa_counts(index: VespaIndex, where: Filter | None, until: float) -> Plan
 async def index_values(
     engine: Engine, access: Access, name: str, field: str, limit: int, timeout: float
 ) -> list[dict[str, Any]]:
-    """Raises: UsageError where there is no such field, or it has no values to choose from; as index_facts."""
+    """Return the values of a metadata field with their counts, the most frequent first.
+
+    Raises:
+        UsageError: If the field does not exist, or has no values to choose from.
+        ColbertVespaError: As for index_facts.
+    """
     async with engine.opened(access, name, timeout) as opened:
         index = opened.indexes[0]
         type_ = index.schema.fields.get(field)

@@ -19,7 +19,12 @@ T = TypeVar("T")
 async def passage_scores(
     engine: Engine, access: Access, name: str, query: Query, ids: Sequence[str], timeout: float
 ) -> ById[float]:
-    """Raises: as Client.score; Refusal."""
+    """Return the MaxSim scores of a query with stored passages.
+
+    Raises:
+        Refusal: If the index does not exist for the caller, or the server is busy.
+        ColbertVespaError: As for Client.score.
+    """
     async with engine.opened(access, name, timeout) as opened:
         (encoded,) = await engine.encoded([query], opened)
         seen = await _seen(engine, access, opened, ids)
@@ -28,7 +33,12 @@ async def passage_scores(
 
 
 async def passage_vectors(engine: Engine, access: Access, name: str, ids: Sequence[str], timeout: float) -> ById[Matrix]:
-    """Raises: as Client.vectors; Refusal."""
+    """Return the stored vectors of passages.
+
+    Raises:
+        Refusal: If the index does not exist for the caller, or the server is busy.
+        ColbertVespaError: As for Client.vectors.
+    """
     async with engine.opened(access, name, timeout) as opened:
         seen = await _seen(engine, access, opened, ids)
         rows = await engine.run(opened.indexes[0].vectors(list(seen), opened.until), opened.until)

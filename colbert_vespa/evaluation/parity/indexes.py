@@ -67,7 +67,12 @@ class IndexAnswers:
 
 
 def describe(address: str) -> ComparedIndex:
-    """Raises: LocalIndexError, VespaError."""
+    """Return codec and encoder of the index at an address.
+
+    Raises:
+        LocalIndexError: If the index is missing or damaged.
+        VespaError: If Vespa does not answer.
+    """
     located = locate(address)
     if isinstance(located, Path):
         with open_index(located) as index:
@@ -85,7 +90,16 @@ def _named(codec: str, bits: int | None) -> str:
 def ask(
     client: Client, place: ComparedIndex, queries: Mapping[str, str], rows: Mapping[str, Matrix], k: int, depth: int
 ) -> IndexAnswers:
-    """rows: of the bundle's encoder; an index whose queries Vespa encodes is asked with the texts."""
+    """Ask an index every query and collect its answers.
+
+    Args:
+        client: Client of the index.
+        place: The index.
+        queries: Texts of the queries. An index whose queries Vespa encodes is asked with these.
+        rows: Rows of the queries by the bundle's encoder, for other indexes.
+        k: Hits of a search.
+        depth: Hits of MaxSim over everything.
+    """
     given: Mapping[str, str | Matrix] = queries if place.embedder else rows
     notes = []
     exact: dict[str, SearchResult] = {}
@@ -216,7 +230,10 @@ def _missed(query: str, exact: SearchResult, found: SearchResult, k: int) -> lis
 
 
 def compare_addresses(left: IndexAnswers, right: IndexAnswers, k: int) -> Comparison:
-    """Hits of both, of MaxSim over everything where both have it: then no candidate is missed."""
+    """Compare the hits of two indexes.
+
+    If both support MaxSim over everything, its hits are compared, since no candidate is missed then.
+    """
     both = bool(left.exact and right.exact)
     sides = [answers.exact if both else answers.found for answers in (left, right)]
     measured, cases = compare_orders(

@@ -83,10 +83,26 @@ def compare_all(
     device: Device = AUTO,
     say: Callable[[str], None] | None = None,
 ) -> ParityReport:
-    """device: of the vectors that indexes are compared with; itself compared with the processor.
+    """Compare encoders, indexes and answers with one another.
 
-    Raises: CheckpointError, MissingDependency, DeviceError, LocalIndexError, VespaError; UsageError where an index finds
-    nothing, or nothing can be compared.
+    Args:
+        bundle: The bundle whose model is compared.
+        texts: Queries and documents.
+        addresses: Indexes to compare.
+        checkpoint: Folder or hub name that the bundle was exported from; None leaves torch out.
+        k: Number of best hits that are compared.
+        thresholds: Thresholds that replace the default ones.
+        settings: Settings of the clients.
+        device: Device that encodes the vectors which indexes are compared with. It is itself compared with the CPU.
+        say: Called with notes on the progress.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be loaded.
+        MissingDependency: If an extra is not installed.
+        DeviceError: If the device does not start or fails.
+        LocalIndexError: If an index is missing or damaged.
+        VespaError: If Vespa does not answer.
+        UsageError: If an index finds nothing, or nothing can be compared.
     """
     if not bundle.encodes and (checkpoint is not None or not addresses):
         raise UsageError("the bundle has no model, so only stored vectors can be compared; give --from, and omit --checkpoint")
