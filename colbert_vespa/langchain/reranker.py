@@ -29,7 +29,11 @@ class ColbertReranker(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Raises: UsageError on a blank query."""
+        """Return the k best documents, best first.
+
+        Raises:
+            UsageError: If the query is blank.
+        """
         return _chosen(documents, self.client.rerank(query, _numbered(documents), self.k))
 
     async def acompress_documents(

@@ -37,7 +37,11 @@ def look_at_content(http: HttpClient, config_urls: Sequence[str], services: Sequ
 
 
 def content_rows(answer: Mapping[str, Any]) -> Section:
-    """Raises: KeyError, TypeError, ValueError on an answer of another shape."""
+    """Return the rows for an answer of the cluster controller.
+
+    Raises:
+        KeyError: If the answer has another shape; also TypeError and ValueError.
+    """
     nodes = {kind: answer["service"][kind]["node"] for kind in ("storage", "distributor")}
     state = answer["state"]["generated"]
     shown = {kind: {key: _node(node) for key, node in found.items()} for kind, found in nodes.items()}

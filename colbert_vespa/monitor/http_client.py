@@ -56,7 +56,15 @@ class HttpClient:
     def json(
         self, url: str, path: str, *, parameters: Mapping[str, str] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
-        """Raises: VespaUnreachable, VespaTimeout, VespaBusy, VespaRefused, UsageError."""
+        """Return the answer as a JSON object.
+
+        Raises:
+            VespaUnreachable: If the server does not answer.
+            VespaTimeout: If the answer is not complete in time.
+            VespaBusy: If the server is busy.
+            VespaRefused: If the server refuses the request, or the answer is not a JSON object.
+            UsageError: If the address is not valid.
+        """
         return answer_json(self.get(url, path, parameters=parameters, timeout=timeout))
 
     def get(

@@ -59,5 +59,5 @@ def _explained(explanation: Explanation | None) -> Result:
 
 
 def flat_if_one(results: list[list[T]]) -> list[T] | list[list[T]]:
-    """RAGatouille gives the answer of one query as a flat list, whether the query came in a list or not."""
+    """Return the answer of one query as a flat list, as RAGatouille does, whether the query came in a list or not."""
     return results[0] if len(results) == 1 else results

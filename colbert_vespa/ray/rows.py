@@ -39,7 +39,11 @@ class BadRow:
 
 
 def check_columns(columns: ColumnMapping) -> None:
-    """Raises: UsageError where ids are asked of the places of rows."""
+    """Check the columns.
+
+    Raises:
+        UsageError: If the ids are to be made from the places of the rows.
+    """
     if columns.id == ROW:
         raise UsageError(f"rows of a dataset have no place; choose a column of ids instead of {ROW!r}")
 

@@ -87,7 +87,12 @@ class SearchingWorker:
         return Client(self._address, bundle, settings=self._settings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Raises: CollectionError where there is no such column; what the client raises."""
+        """Search for the queries of a table.
+
+        Raises:
+            CollectionError: If the column of queries does not exist.
+            ColbertVespaError: As for the client.
+        """
         import pyarrow as pa
 
         if self._column not in table.column_names:

@@ -37,7 +37,12 @@ DESCRIPTION = "Late-interaction search over local indexes and Vespa applications
 
 
 def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
-    """An application over an open engine, which it closes when it ends. door: who may come in; default: everyone."""
+    """Create the application over an open engine, which it closes when it ends.
+
+    Args:
+        engine: The engine.
+        door: Decides who is admitted; default: everyone.
+    """
     door = door or OpenDoor(engine.settings.cors)
     agents = _agents(engine, door) if engine.settings.mcp else None
 

@@ -179,7 +179,11 @@ class Engine:
             answers = await self._exchange.ask(asks)
 
     async def encoded(self, queries: Sequence[Query], opened: Opened) -> list[EncodedQuery]:
-        """Texts together with those of other requests. Raises: UsageError on a query that is blank or of another shape."""
+        """Encode the queries, texts together with those of other requests.
+
+        Raises:
+            UsageError: If a query is blank or has another shape.
+        """
         check_comparable(opened.indexes)
         bundle = opened.indexes[0].bundle
         dim = bundle.manifest.dim
@@ -256,9 +260,11 @@ class Engine:
         return await self.run(self.core.search_in(opened.indexes, queries, options), opened.until, threads=threads)
 
     def narrowed(self, access: Access, options: SearchOptions, opened: Opened) -> SearchOptions:
-        """The options with the filter of the key, what is left of the time, and the cross-encoder where it is asked for.
+        """Return the options with the filter of the key, the remaining time, and the cross-encoder if it is asked for.
 
-        Raises: Refusal; UsageError where there is none.
+        Raises:
+            Refusal: If no time is left.
+            UsageError: If a cross-encoder is asked for and the server has none.
         """
         left = opened.until - self.clock()
         if left <= 0:

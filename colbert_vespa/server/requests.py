@@ -159,7 +159,11 @@ Timeout = Annotated[Callable[[float | None], float], Depends(_timeout)]
 
 
 def check_sizes(engine: Engine, *, texts: tuple[object, ...] = (), many: int = 0, counts: tuple[int | None, ...] = ()) -> None:
-    """counts: hits or candidates asked for. Raises: UsageError past a limit of the server."""
+    """Check the sizes of a request against the limits of the server.
+
+    Raises:
+        UsageError: If a text, the number of items, or a number of hits or candidates is above its limit.
+    """
     limits = engine.settings
     if many > limits.max_batch:
         raise UsageError(f"at most {limits.max_batch} at once, got {many}; send several requests")
