@@ -130,7 +130,7 @@ def test_mistakes_are_one_line_and_exit_1(cli, tmp_path, minilm_bundle, argument
     [
         (("search", "x", "--from", "{index}", "-k", "0"), "'-k'"),
         (("search", " ", "--from", "{index}"), "blank"),
-        (("search", "x", "--from", "{index}", "--where", "{{"), "not JSON"),
+        (("search", "x", "--from", "{index}", "--where", "{{"), "--where"),
         (("search", "x", "--from", "{index}", "--where", "[1]"), "object"),
         (("search", "x", "--from", "{index}", "--candidates", "magic"), "magic"),
         (("search", "x", "--from", "ftp://host"), "neither a URL nor a folder"),

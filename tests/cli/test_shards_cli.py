@@ -137,7 +137,7 @@ def test_an_interrupted_feed_resumes(cli, source, tiny_bundle, tmp_path, monkeyp
     [
         (("--shards", "0"), "not from 1 to 64", 2),
         (("--shard-by", "lang"), "--shard-by needs --shards", 2),
-        (("--shards", "2", "--shard-by", "colour"), "'colour'.* lang, n", 2),
+        (("--shards", "2", "--shard-by", "colour"), "'colour'", 2),
     ],
 )
 def test_shards_that_cannot_be_are_refused(cli, source, tiny_bundle, tmp_path, options, message, code):

@@ -78,7 +78,7 @@ def test_a_folder_with_a_bad_file_can_be_fed_without_it(cli, minilm_bundle, tmp_
     (folder / "c.docx").write_text("?")
     feed = ("feed", str(folder), "--bundle", str(minilm_bundle.path), "--to", str(tmp_path / "index"), "--json")
     stopped = cli(*feed, code=1)
-    assert "b.txt: not UTF-8" in " ".join(stopped.stderr.split()) and "--skip-bad" in stopped.stderr
+    assert "b.txt is not UTF-8" in " ".join(stopped.stderr.split()) and "--skip-bad" in stopped.stderr
     fed = json.loads(cli(*feed, "--skip-bad").stdout.splitlines()[-1])
     assert fed["acknowledged"] == 1 and [(note["kind"], note["count"]) for note in fed["notes"]] == [
         ("skipped", 1),

@@ -105,6 +105,7 @@ def balanced(summary):
     return sum(parts) + summary.duplicates + summary.pending == summary.documents
 
 
+@pytest.mark.slow
 def test_killed_workers_lose_nothing_and_a_second_feed_sends_what_is_missing(cluster, watched, tiny_bundle):
     watched.after = 40
     watched.faults["d7#0"] = [400] * 9

@@ -43,6 +43,7 @@ def reference(checkpoint, side, *, normalize=True, dim=None):
     return encode(list(TEXTS), batch_size=1, normalize_embeddings=normalize, truncate_dim=dim)
 
 
+@pytest.mark.slow
 def test_all_poolings_and_their_concatenation(made, tmp_path):
     names = {**{pooling: pooling for pooling in POOLINGS}, "two": ("cls", "mean")}
     folders = {name: checkpoints.dense(tmp_path / name, pooling=pooling) for name, pooling in names.items()}

@@ -179,6 +179,7 @@ def test_a_feed_of_ready_rows_that_is_killed_sends_the_rest_and_nothing_twice(tm
         vespa.close()
 
 
+@pytest.mark.slow
 def test_a_feed_with_dense_models_that_is_killed_sends_the_rest_and_nothing_twice(source, two_models):
     vespa = open_deadly(two_models)
     try:
@@ -227,6 +228,7 @@ def test_a_local_feed_that_is_killed_sends_the_rest(local, tiny_bundle):
     assert 0 < local(tiny_bundle, 0.5, "index") <= COUNT
 
 
+@pytest.mark.slow
 def test_a_local_feed_with_dense_models_that_is_killed_sends_the_rest(local, two_models):
     assert 0 < local(two_models, 0.5, "index") <= COUNT
 

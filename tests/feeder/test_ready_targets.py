@@ -72,7 +72,7 @@ def test_an_application_that_encodes_takes_no_vectors(tmp_path, vespa, tiny_bund
     vespa.description = json.dumps(Description(settings, tiny_bundle.sha256, None).to_json())
     summary = fed([Document("a", text="words", vectors=unit_rows(2)), Document("b", text="words")], vespa.url, tmp_path)
     assert (summary.acknowledged, summary.dead_lettered) == (1, 1)
-    assert "makes its own" in (tmp_path / "journal.dead.jsonl").read_text()
+    assert "its own vectors" in (tmp_path / "journal.dead.jsonl").read_text()
 
 
 def test_copies_and_backups_keep_them(tmp_path, vespa, application, bundle):

@@ -39,6 +39,7 @@ ALLOWED = {
     "feeder/sources/packed.py": ({"NamedTemporaryFile"}, SCRATCH),
     "feeder/sources/spool.py": ({"unlink", "NamedTemporaryFile", "open"}, SCRATCH),
     "exporter/codebooks.py": ({"save"}, STAGING),
+    "exporter/dense_baseline.py": ({"rmtree"}, SCRATCH),
     "exporter/graph.py": ({"save"}, STAGING),
     "exporter/plain.py": ({"save"}, SCRATCH),
     "exporter/weights.py": ({"symlink_to", "write_text", "save_file"}, SCRATCH),

@@ -243,7 +243,7 @@ def test_modes(store):
     assert len(ask(store, mode=VectorStoreQueryMode.HYBRID, hybrid_top_k=2).ids) == 2
     with pytest.raises(UsageError, match="mode mmr"):
         ask(store, mode=VectorStoreQueryMode.MMR)
-    with pytest.raises(UsageError, match="one vector"):
+    with pytest.raises(UsageError, match="query_embedding"):
         store.query(VectorStoreQuery(query_embedding=[0.0]))
 
 

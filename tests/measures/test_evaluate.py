@@ -73,6 +73,7 @@ def test_the_front_leaves_out_what_another_dominates():
     assert front([]) == set()
 
 
+@pytest.mark.slow
 def test_tradeoffs_over_codecs_and_pooling(minilm_encoder, stdlib_sample, sample_collection, tmp_path):
     read = read_collection(sample_collection)
     judged = Judged.of(read.name, stdlib_sample[:50], read.queries, read.qrels, 4)

@@ -144,7 +144,7 @@ def test_damaged_files_are_named(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(BundleError, match="not a codebook, or is damaged"):
         Codebook.load(tmp_path / "one.npy")
-    with pytest.raises(BundleError, match="no codebook"):
+    with pytest.raises(BundleError, match=r"none\.npz"):
         Codebook.load(tmp_path / "none.npz")
 
 
@@ -156,5 +156,5 @@ def test_codes_outside_the_codebook_are_refused():
             codebook.decode(np.array([code]), residuals)
     with pytest.raises(ValueError, match="residuals"):
         codebook.decode(np.array([0]), residuals[:, :-1])
-    with pytest.raises(ValueError, match="takes"):
+    with pytest.raises(ValueError, match=r"\[n, 16\].*15"):
         codebook.encode(sample()[:, :-1])

@@ -190,7 +190,7 @@ def test_lists_of_texts_larger_than_a_block(tmp_path: Path, monkeypatch: pytest.
             with pytest.raises(LocalIndexError, match="collection"):
                 list(iterate_texts(file))
     file.write_text("[1]")
-    with pytest.raises(LocalIndexError, match="holds int"):
+    with pytest.raises(LocalIndexError, match=r"collection\.json .*\bint"):
         list(iterate_texts(file))
 
 
@@ -564,7 +564,7 @@ def test_databases_that_compute_are_refused(schema: str, copy, bundle, tmp_path:
         if "TABLE" in schema:
             database.execute("INSERT INTO METADATA (_subset_) VALUES (0)")
     database.close()
-    refused(folder, bundle, tmp_path, "metadata.db (cannot be read as a SQLite database|is refused: a column)")
+    refused(folder, bundle, tmp_path, "metadata.db (cannot be read as a SQLite database|is refused)")
 
 
 def test_a_long_table_of_ids(tmp_path: Path) -> None:

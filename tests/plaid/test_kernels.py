@@ -27,6 +27,7 @@ print(int(np.sign(out[0])))
 """
 
 
+@pytest.mark.slow
 def test_kept_kernels_are_not_those_of_another_simd(tmp_path):
     """An upgrade that changes simd.py alone."""
     shutil.copytree(Path(late_interaction.__file__).parent, tmp_path / "late_interaction")

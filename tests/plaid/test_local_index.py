@@ -340,7 +340,7 @@ def test_no_index(tmp_path):
     with pytest.raises(LocalIndexError, match="no index at"):
         LocalIndex.open(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LocalIndexError, match="is no index"):
+    with pytest.raises(LocalIndexError, match="empty .*CURRENT"):
         LocalIndex.open(tmp_path / "empty")
     (tmp_path / "file").touch()
     for opening in (LocalIndex.open, open_index, ShardedIndex.open):

@@ -222,5 +222,5 @@ def test_an_older_version_stays_where_it_is(index, vectors):
     assert not old.refresh()
     assert (old.version, old.documents, index.documents) == (number, COUNT, COUNT - 1)
     assert LocalIndex.open(index.path, version="less").documents == COUNT - 1
-    with pytest.raises(UsageError, match=f"opened at version {number}"):
+    with pytest.raises(UsageError, match=f"at version {number}"):
         old.writer()

@@ -453,7 +453,7 @@ def test_an_index_that_is_gone_is_named_and_not_a_shard_of_it(tmp_path, bundle):
     index = made(tmp_path / "i", bundle, 2)
     shutil.rmtree(tmp_path / "i")
     for opening in (index.refresh, lambda: ShardedIndex.open(tmp_path / "i")):
-        with pytest.raises(LocalIndexError, match=f"no index at {tmp_path}/i: "):
+        with pytest.raises(LocalIndexError, match=f"no index at {tmp_path}/i;"):
             opening()
 
 

@@ -63,7 +63,7 @@ def test_it_is_imported_once_and_can_be_changed(theirs, tiny32_bundle, monkeypat
 
 
 def test_the_checkpoint_is_the_one_that_it_names(theirs, tiny32_bundle):
-    with pytest.raises(LocalIndexError, match=r"does not record its checkpoint .* checkpoint="):
+    with pytest.raises(LocalIndexError, match="checkpoint="):
         RAGPretrainedModel.from_index(theirs)
     described = json.loads((theirs / "metadata.json").read_text())
     described["config"]["checkpoint"] = str(tiny32_bundle.path)

@@ -271,13 +271,13 @@ def test_versions(rag):
     rag.delete_from_index("b")
     assert [hit["document_id"] for hit in old.search("fox")] == ["a"]
     for change in (lambda: old.add_to_index(["x"]), lambda: old.delete_from_index("a"), lambda: old.index(["x"])):
-        with pytest.raises(UsageError, match="was opened at version 1"):
+        with pytest.raises(UsageError, match="at version 1"):
             change()
     with pytest.raises(UsageError, match="search it separately"):
         old.search("fox", index_names=["i", "j"])
     with pytest.raises(LocalIndexError, match="has no version 77"):
         RAGPretrainedModel.from_index(path, version=77)
-    with pytest.raises(UsageError, match="opened at version 2"):
+    with pytest.raises(UsageError, match="at version 2"):
         LocalIndex.open(path, version=2).writer()
 
 

@@ -32,7 +32,7 @@ async def test_values_that_occur(http):
     assert (await values("tags"))[0] == {"value": "pet", "count": 2}
     assert await values("legs", limit=1) == [{"value": 4, "count": 2}]
     assert {item["value"]: item["count"] for item in await values("wild")} == {True: 2, False: 2}
-    assert "'wings' unknown" in await refused(http.get("/v1/indexes/animals/values", params={"field": "wings"}), 422)
+    assert "'wings'" in await refused(http.get("/v1/indexes/animals/values", params={"field": "wings"}), 422)
     await refused(http.get("/v1/indexes/animals/values", params={"field": "home", "limit": 0}), 422)
     await refused(http.get("/v1/indexes/animals/values"), 422)
 

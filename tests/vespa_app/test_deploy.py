@@ -282,7 +282,7 @@ def test_no_command_takes_a_credential():
 
 @pytest.mark.parametrize("target", ["cloud", "cloud-prod"])
 def test_allowed_changes_travel_to_the_cloud_too(cloud, cloud_app, credentials, target):
-    with pytest.raises(UsageError, match="'nonsense' is not a change"):
+    with pytest.raises(UsageError, match="--allow 'nonsense'"):
         deploy(cloud_app, target, allow=("nonsense",))
     assert cloud.sent == []
     deploy(cloud_app, target, allow=("field-type-change", "refeed"))
