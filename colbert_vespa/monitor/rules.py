@@ -44,7 +44,7 @@ def _health() -> tuple[Rule, ...]:
         Rule(
             "HostDown", 'colbert_vespa_services{answers="yes"} == 0', "1m", PAGE,
             "No service of {{ $labels.host }} answers",
-            "the host is down or cut off: bring it back with its disk, or replace it by one of the same name",
+            "the host is down or unreachable: bring it back with its disk, or replace it by one of the same name",
         ),
         Rule(
             "ServiceDown",
