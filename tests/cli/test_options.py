@@ -103,9 +103,16 @@ def test_every_parameter_is_a_number_a_path_an_address_or_a_known_text():
     assert {name for name, parameter in ALL.items() if parameter.check not in kinds} == TEXTS
 
 
+def some(values: tuple[str, ...], name: str) -> list[str]:
+    """Two of the values, others for the next option."""
+    place = sorted(ALL).index(name)
+    return [values[(2 * place + number) % len(values)] for number in range(2)]
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", names("number"))
-def test_numbers_out_of_range_are_refused(cli, name):
-    for value in BAD_NUMBERS:
+def test_numbers_out_of_range_are_refused(cli, name, whole):
+    for value in BAD_NUMBERS if whole else some(BAD_NUMBERS, name):
         if value != "-1" or name not in MINUS_ONE:
             assert f"'{ALL[name].option}'" in refused(cli, name, value)
     if name not in ZERO:

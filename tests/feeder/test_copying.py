@@ -444,7 +444,7 @@ def test_the_commands(cli, local, application, vespa, tmp_path, codebook_bundle)
     cli("index", "restore", str(tmp_path / "backup"), "--to", url)
     assert set(vespa.documents) == set(contents(index))
     assert "60 passages" in cli("index", "restore", str(tmp_path / "backup"), "--to", url, code=2).stderr
-    assert "is not a URL" in cli("index", "push", str(index), "--to", str(tmp_path / "x"), code=2).stderr
+    assert "URL of a Vespa" in cli("index", "push", str(index), "--to", str(tmp_path / "x"), code=2).stderr
 
 
 def test_a_relative_place_and_an_absolute_one_are_the_same_copy(local, application, tmp_path, vespa, monkeypatch):

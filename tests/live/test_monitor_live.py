@@ -213,7 +213,9 @@ def set_node_state(key, state):
 
 
 def is_cut_off(rows):
-    gone = "none of its" in rows["services", "node3"].says and "the host is down or unreachable" in rows["services", "node3"].says
+    gone = (
+        "none of its" in rows["services", "node3"].says and "the host is down or unreachable" in rows["services", "node3"].says
+    )
     return gone and "2 of 3 nodes up" in rows["content", "cluster"].says
 
 

@@ -75,8 +75,14 @@ def replace_by(path, bundle, form, word):
     shutil.rmtree(path.parent / "before")
 
 
-@pytest.mark.parametrize("after", FORMS)
-@pytest.mark.parametrize("before", FORMS)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(before, after, marks=() if "plain" in (before, after) else pytest.mark.slow)
+        for before in FORMS
+        for after in FORMS
+    ],
+)
 def test_a_local_index(tmp_path, bundles, before, after):
     old, new = bundles
     build(tmp_path / "i", old, before, "red")
