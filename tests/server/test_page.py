@@ -37,17 +37,19 @@ def test_search_as_you_type_shows_what_the_api_finds(browser, server):
 
 def test_an_obsolete_search_is_cancelled(browser, server):
     with visit(browser) as page:
-        held, failed = [], []
-        page.on("requestfailed", lambda request: failed.append((request.post_data_json["query"], request.failure)))
+        held = []
         page.route(
             "**/v1/search", lambda route: held.append(route) if "first" in route.request.post_data else route.continue_()
         )
         page.goto(server.url)
-        page.get_by_role("searchbox").fill("first")
+        with page.expect_request(lambda request: request.post_data is not None and "first" in request.post_data):
+            page.get_by_role("searchbox").fill("first")
         page.locator(".progress.on").wait_for()
-        page.get_by_role("searchbox").fill(QUERY)
+        with page.expect_event("requestfailed") as failed:
+            page.get_by_role("searchbox").fill(QUERY)
         page.locator(".result").first.wait_for()
-        assert failed == [("first", "net::ERR_ABORTED")] and len(held) == 1
+        assert (failed.value.post_data_json["query"], failed.value.failure) == ("first", "net::ERR_ABORTED")
+        assert len(held) == 1
         assert titles(page) == [hit["title"] for hit in server.search(QUERY)]
 
 
