@@ -16,7 +16,7 @@ def test_no_class_name_is_defined_twice():
 
 
 def test_the_architecture_page_names_modules_that_exist():
-    page = (ROOT / "docs" / "contributing" / "architecture.md").read_text()
+    page = (ROOT / "docs" / "architecture.md").read_text()
     modules = [path.as_posix() for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py")]
     named = set(re.findall(r"`([\w/]+\.py)`", page))
     assert {name for name in named if not any(module.endswith(f"/{name}") for module in modules)} == set()

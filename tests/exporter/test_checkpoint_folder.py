@@ -84,7 +84,7 @@ def called(names: set[str], run) -> list[str]:
 
 
 def test_export_walks_through_the_functions_that_the_documentation_lists(tmp_path):
-    page = (ROOT / "docs/contributing/architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     section = page.split("\n## exporter\n")[1].split("\n## ")[0]
     walk = re.findall(r"^\d+\. `([\w.]+)`", section, re.MULTILINE)
     assert len(walk) > 20
