@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 from animals import ANIMALS, QUERY
-from fake_config_server import ACCEPTED
-from fake_vespa import FakeVespa
+from fake_node import FakeNode
 
 from colbert_vespa import Bundle, Client, FeedOptions, feed
-from vespa_app.running.description import DESCRIPTION_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -95,25 +93,6 @@ def test_a_beir_folder_is_measured(tiny_bundle, tmp_path):
     assert any(line.startswith("ndcg_at_10") and "bm25" in line for line in lines)
 
 
-class ComposedVespa(FakeVespa):
-    """One node: config server, document/v1 and query port in one, which has deployed whatever it was sent."""
-
-    def answer(self, method, path, body, headers):
-        if path.partition("?")[0].endswith("/prepareandactivate"):
-            return 200, json.dumps(ACCEPTED).encode()
-        if path.endswith("/serviceconverge"):
-            node = {"type": "searchnode", "currentGeneration": 7, "host": "node1", "port": 19110}
-            return 200, json.dumps({"services": [node]}).encode()
-        if path == "/ApplicationStatus":
-            return 200, b"{}"
-        if path == DESCRIPTION_PATH and method == "POST":
-            self.description = json.loads(body)["fields"]["description"]
-            return 200, b"{}"
-        if path == DESCRIPTION_PATH and not self.description:
-            return 404, b'{"message": "not found"}'
-        return super().answer(method, path, body, headers)
-
-
 @pytest.fixture
 def animals(tmp_path):
     lines = (json.dumps({"id": a.id, "title": a.title, "text": a.text, "legs": a.metadata["legs"]}) for a in ANIMALS)
@@ -123,7 +102,7 @@ def animals(tmp_path):
 
 
 def test_an_application_is_deployed_fed_and_searched(animals, tiny_bundle, tmp_path, capsys):
-    node = ComposedVespa()
+    node = FakeNode()
     fields = {"id": "cat#0", "document_id": "cat", "text": ANIMALS[0].text, "title": "Cats", "legs": 4, "present": ["legs"]}
     hit = {"relevance": 7.5, "fields": fields | {"sddocname": "passage", "matchfeatures": {}}}
     node.search_answer = {"root": {"fields": {"totalCount": 1}, "coverage": {"coverage": 100}, "children": [hit]}}

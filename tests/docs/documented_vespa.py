@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from fake_config_server import ACCEPTED
-from fake_vespa import FakeVespa
-
-from vespa_app.running.description import DESCRIPTION_PATH
+from fake_node import FakeNode
 
 __all__ = ["DocumentedVespa"]
 
@@ -15,26 +10,8 @@ PROFILES = ("passage_stored", "passage_vectors")
 HIDDEN = ("token_vectors", "codes", "centroids", "digest")
 
 
-class DocumentedVespa(FakeVespa):
-    """Everything deployed is running at once, and every query finds everything that is stored, in order of its ids."""
-
-    def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes] | str:
-        if path.endswith("/serviceconverge"):
-            return self._json({"services": [{"type": "container", "host": "node1", "port": 8080, "currentGeneration": 7}]})
-        if path.partition("?")[0].endswith("/prepareandactivate"):
-            return self._json(ACCEPTED[1] if isinstance(ACCEPTED, tuple) else ACCEPTED)
-        if path == "/ApplicationStatus":
-            return self._json({})
-        if path == DESCRIPTION_PATH and method == "POST":
-            self.description = json.loads(body)["fields"]["description"]
-            return self._json({})
-        if path == DESCRIPTION_PATH and not self.description:
-            return 404, b'{"message":"not found"}'
-        return super().answer(method, path, body, headers)
-
-    @staticmethod
-    def _json(body: object) -> tuple[int, bytes]:
-        return 200, json.dumps(body).encode()
+class DocumentedVespa(FakeNode):
+    """Every query finds everything that is stored, in order of its ids."""
 
     def searched(self, body: dict) -> tuple[int, bytes] | str:
         if body.get("presentation.summary") in PROFILES:
@@ -50,4 +27,4 @@ class DocumentedVespa(FakeVespa):
             for n, fields in enumerate(stored[: body.get("hits", 10)])
         ]
         root = {"fields": {"totalCount": len(stored)}, "coverage": {"full": True, "coverage": 100, "documents": len(stored)}}
-        return self._json({"root": {**root, "children": hits}})
+        return self.json({"root": {**root, "children": hits}})
