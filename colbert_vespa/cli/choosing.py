@@ -71,7 +71,7 @@ def choose_candidates(
             raise UsageError(f"{output} is inside the bundle {bundle.path}; give a folder of its own")
     sample = [document for document in islice(documents, READ) if document.vectors or not document.blank]
     random.Random(options.seed).shuffle(sample)
-    report, encodings = _measured(out, bundle, sample, options)
+    report, encodings = _measured(out, bundle, Encoder(bundle) if bundle.encodes else None, sample, options)
     if output is None:
         return report
     if report.best is None:
@@ -84,16 +84,15 @@ def choose_candidates(
     return report
 
 
-def record_choice(out: Output, bundle: Bundle, texts: Sequence[str], options: ChoiceOptions) -> None:
+def record_choice(out: Output, bundle: Bundle, encoder: Encoder, texts: Sequence[str], options: ChoiceOptions) -> None:
     """Measure candidates on texts, and write the choice into the bundle itself, if any candidates reach the goal.
 
     Raises:
         UsageError: If the sample is too small.
     """
     shuffled = random.Random(options.seed).sample(list(texts), len(texts))
-    report, encodings = _measured(
-        out, bundle, [Document(str(number), text=text) for number, text in enumerate(shuffled)], options
-    )
+    documents = [Document(str(number), text=text) for number, text in enumerate(shuffled)]
+    report, encodings = _measured(out, bundle, encoder, documents, options)
     if report.best is not None:
         _record(bundle, report, encodings)
 
@@ -103,9 +102,8 @@ def _record(bundle: Bundle, report: CandidateReport, encodings: dict[str, OneVec
 
 
 def _measured(
-    out: Output, bundle: Bundle, documents: Sequence[Document], options: ChoiceOptions
+    out: Output, bundle: Bundle, encoder: Encoder | None, documents: Sequence[Document], options: ChoiceOptions
 ) -> tuple[CandidateReport, dict[str, OneVector]]:
-    encoder = Encoder(bundle) if bundle.encodes else None
     with out.steps() as step:
         passages = _rows(bundle, encoder, documents, step)
         if len(passages) <= options.goal.k:
@@ -144,7 +142,7 @@ def _rows(bundle: Bundle, encoder: Encoder | None, documents: Sequence[Document]
             except UsageError as error:
                 raise CollectionError(f"document {document.id!r} of the sample: {error}") from None
             found += [matrix for matrix in own if len(matrix)]
-        rows = sum(len(matrix) for matrix in found)
+            rows += sum(map(len, own))
         step("encoding the sample", min(first + BLOCK, len(documents)), min(len(documents), MOST_PASSAGES))
         if rows >= MOST_ROWS:
             break

@@ -23,7 +23,6 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.files import check_folder, replace_folder
-from late_interaction.vector_cache import DocumentEncoder
 
 __all__ = ["dense_counts", "dense_values", "export_bundle", "export_reranker", "sample_texts"]
 
@@ -144,7 +143,7 @@ def make_bundle(
         out.export_report(report)
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
-            encoder: DocumentEncoder = Encoder(bundle, device=options.device)
+            encoder = Encoder(bundle, device=options.device)
             taught = texts if options.centroids or options.documents else texts[:CODEBOOK_DOCUMENTS]
             out.say(f"training the codebook on at most {len(taught)} documents of the sample")
             with out.steps() as step:
@@ -153,7 +152,7 @@ def make_bundle(
                     documents=options.documents, progress=lambda done, total: step("codebook", done, total),
                 )  # fmt: skip
             if goal is not None:
-                record_choice(out, Bundle.open(staging / "bundle", verify=False), texts, ChoiceOptions(goal))
+                record_choice(out, Bundle.open(bundle.path, verify=False), encoder, texts, ChoiceOptions(goal))
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()

@@ -20,6 +20,7 @@ from colbert_vespa.evaluation.candidates import (
 )
 from colbert_vespa.evaluation.recall import RecallGoal
 from late_interaction.bundle import Bundle, MeasuredCandidates
+from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.maxsim import maxsim
 from late_interaction.metadata import MetadataSchema
@@ -214,7 +215,8 @@ def test_export_records_the_choice_in_the_bundle_itself(made, tmp_path):
     bundle.copy_to(tmp_path / "copy")
     texts = [json.loads(line)["text"] for line in sample.read_text().splitlines()]
     options = ChoiceOptions(RecallGoal(5, 0.5), count=20, dims=(16,))
-    record_choice(Output(json_output=True), Bundle.open(tmp_path / "copy"), texts, options)
+    copy = Bundle.open(tmp_path / "copy")
+    record_choice(Output(json_output=True), copy, Encoder(copy), texts, options)
     measured = Bundle.open(tmp_path / "copy").manifest.candidates
     assert measured.goal == 0.5 and measured.recall >= 0.5 and measured.strategy == "pooled"
 
