@@ -217,6 +217,9 @@ def with_vectors(client: Client, judged: Judged) -> Judged:
 
 def _parts(judged: Judged, chosen: Mapping[str, Way]) -> Iterator[tuple[Way, Judged]]:
     """The queries for which each way was chosen."""
-    distinct = [way for place, way in enumerate(chosen.values()) if way not in list(chosen.values())[:place]]
+    distinct: list[Way] = []
+    for way in chosen.values():
+        if way not in distinct:
+            distinct.append(way)
     for way in distinct:
         yield way, replace(judged, queries=[query for query in judged.queries if chosen[query.id] == way])
