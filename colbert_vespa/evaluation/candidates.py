@@ -27,7 +27,7 @@ from late_interaction.maxsim import maxsim_many
 from late_interaction.one_vector import MEAN, OneVector
 from late_interaction.progress import CountReport, StepReport
 from vespa_app.candidates.centroid import list_weights
-from vespa_app.candidates.pooled import WIDER, one_vector_bytes
+from vespa_app.candidates.pooled import hnsw_targets, one_vector_bytes
 from vespa_app.planning.memory import ENTRY_B, HNSW_NODE_B, LINK_B, POSTING_B
 from vespa_app.planning.queries import MEASURED_DIM, MEASURED_ROWS, POSTINGS_PER_S, TOKENS_PER_S
 from vespa_app.settings import MEAN_VECTOR, AppSettings, OneVectorSettings
@@ -213,13 +213,12 @@ def stored_cells(passages: Sequence[Matrix], encoding: OneVector, progress: Coun
             progress(min(first + ENCODED, len(passages)), len(passages))
     if encoding.normalized:
         return stored
-    unit = np.float32(encoding.unit)
-    cells: Matrix = np.clip(np.rint(stored / unit), -127, 127) * unit
+    cells: Matrix = encoding.cells(stored) * np.float32(encoding.unit)
     return cells
 
 
 def _hnsw_work(encoding: OneVector, rerank: int) -> float:
-    targets = max(AppSettings.target_hits, rerank * (1 if encoding.normalized else WIDER))
+    targets = hnsw_targets(encoding, max(AppSettings.target_hits, rerank), rerank)
     return LOOKED_AT * targets * (encoding.dim + FETCHED)
 
 

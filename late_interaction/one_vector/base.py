@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from late_interaction.array_types import Matrix, Vector
 
 __all__ = ["FitReport", "OneVector"]
 
+LARGEST_CELL = 127  # of int8
 FitReport = Callable[[int, int], None]  # steps done, and steps in all
 
 
@@ -58,6 +62,11 @@ class OneVector(abc.ABC):
     def unit(self) -> float:
         """The step of an int8 cell, where lengths count: cells beyond 127 steps are cut off."""
         return 1.0
+
+    def cells(self, vectors: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Return vectors whose lengths count as int8 cells, rounded to steps of `unit` and cut off at 127."""
+        steps: NDArray[np.float32] = np.rint(vectors / np.float32(self.unit))
+        return np.clip(steps, -LARGEST_CELL, LARGEST_CELL).astype(np.int8)
 
     @abc.abstractmethod
     def passages(self, rows: Sequence[Matrix]) -> Matrix:

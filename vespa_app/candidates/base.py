@@ -24,6 +24,7 @@ from late_interaction.errors import SettingsError
 from late_interaction.lookup import Lookup
 from late_interaction.one_vector import OneVector
 from late_interaction.thresholds import Thresholds
+from vespa_app.codecs.bfloat16 import upper_halves
 from vespa_app.settings import AppSettings
 from vespa_app.settings.application_settings import DEFAULT_WEIGHTS
 
@@ -44,6 +45,7 @@ __all__ = [
     "drop_limit",
     "explained_profile",
     "first_phase",
+    "float_cells",
     "hnsw_lines",
     "rerank_parameters",
     "second_phase",
@@ -279,6 +281,11 @@ def tensor_hex(rows: Matrix) -> dict[str, object]:
 def vector_hex(vector: Matrix) -> str:
     """Return `[d]` as the cells of tensor<float>(x[d]): big-endian hex."""
     return np.asarray(vector, np.float32).astype(">f4").tobytes().hex()
+
+
+def float_cells(vector: Matrix, cells: str) -> str:
+    """Return `[d]` as the cells of a tensor of float or bfloat16, in hex."""
+    return upper_halves(vector).astype(">u2").tobytes().hex() if cells == "bfloat16" else vector_hex(vector)
 
 
 def hnsw_lines(links: int, explore: int, distance: str) -> str:

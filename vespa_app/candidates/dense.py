@@ -26,12 +26,12 @@ from vespa_app.candidates.base import (
     StrategyRequest,
     explained_profile,
     first_phase,
+    float_cells,
     hnsw_lines,
     rerank_parameters,
     second_phase,
     vector_hex,
 )
-from vespa_app.codecs.bfloat16 import upper_halves
 from vespa_app.settings import AppSettings, DenseSettings
 
 __all__ = [
@@ -211,9 +211,7 @@ def encoded_dense(vector: Vector, own: DenseSettings) -> str:
     if own.cells == "int8":
         largest = float(np.abs(row).max()) or 1.0
         return str(np.rint(row * (_LARGEST / largest)).astype(np.int8).tobytes().hex())
-    if own.cells == "bfloat16":
-        return str(upper_halves(row).astype(">u2").tobytes().hex())
-    return vector_hex(row)
+    return float_cells(row, own.cells)
 
 
 def decoded_dense(cells: object, own: DenseSettings) -> Vector:

@@ -22,19 +22,19 @@ from vespa_app.candidates.base import (
     Strategy,
     StrategyRequest,
     first_phase,
+    float_cells,
     hnsw_lines,
     rerank_parameters,
     second_phase,
     vector_hex,
 )
-from vespa_app.codecs.bfloat16 import upper_halves
 from vespa_app.settings import MEAN_VECTOR, AppSettings, OneVectorSettings
 
 __all__ = [
     "ONE_VECTOR_CELLS",
-    "WIDER",
     "PooledCandidates",
     "encoding_of",
+    "hnsw_targets",
     "one_vector_bytes",
     "pooled_input_sizes",
     "pooled_inputs",
@@ -94,8 +94,13 @@ class PooledCandidates(Strategy):
                 parameters[f"input.query({UNIT})"] = step * encoding.unit
         else:
             parameters[f"input.query({name})"] = {"values": vector_hex(vector)}
-        targets = request.targets if encoding.normalized else max(request.targets, WIDER * request.rerank)
+        targets = hnsw_targets(encoding, request.targets, request.rerank)
         return QueryParts(f"({{totalTargetHits:{targets}}}nearestNeighbor({FIELD}, {name}))", parameters, self.name)
+
+
+def hnsw_targets(encoding: OneVector, targets: int, rerank: int) -> int:
+    """Return how many vectors HNSW looks for: `targets`, and more if lengths count."""
+    return targets if encoding.normalized else max(targets, WIDER * rerank)
 
 
 def encoding_of(own: OneVectorSettings, dim: int, fitted: OneVector | None) -> OneVector:
@@ -170,13 +175,11 @@ def _metric(settings: AppSettings) -> str:
 
 def _stored(vector: Vector, encoding: OneVector, cells: str) -> str:
     """As the cells of the field, in hex."""
-    if cells == "bfloat16":
-        return str(upper_halves(vector).astype(">u2").tobytes().hex())
-    if cells == "float":
-        return vector_hex(vector)
+    if cells != "int8":
+        return float_cells(vector, cells)
     if encoding.normalized:
         return _steps(vector)[0].tobytes().hex()
-    return str(np.clip(np.rint(vector / encoding.unit), -_LARGEST, _LARGEST).astype(np.int8).tobytes().hex())
+    return encoding.cells(vector).tobytes().hex()
 
 
 def _steps(vector: Vector) -> tuple[I8, float]:
