@@ -24,7 +24,7 @@ DOCS, WORK, SITE = ROOT / "docs", ROOT / ".cache" / "site", ROOT / "site"
 MADE = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
-TAKEN_IN = {"CONTRIBUTING.md": "contributing/index.md", "CHANGELOG.md": "changelog.md"}
+TAKEN_IN = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LOADED = {"script": "src", "img": "src", "source": "src", "iframe": "src", "object": "data"}
 LOADED_RELATIONS = {"stylesheet", "icon", "preload", "modulepreload", "manifest"}
 
