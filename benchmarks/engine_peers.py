@@ -58,6 +58,12 @@ def _ladder(first: str, second: str, rungs: Iterable[tuple[object, object]]) -> 
 
 SMALL = [(1, 24), (2, 32), (2, 48), (4, 48), (4, 96), (4, 128), (8, 128), (8, 256)]
 OURS = _ladder("probes", "rerank", [*SMALL, (8, 512), (16, 128), (16, 256), (16, 512), (32, 512)])
+# many probes, with the limits that xtr-warp-rs sets for its own two or three out of their way: centroids compared, vectors
+# after which a missing similarity is taken, candidates sorted
+WARP_WIDE = tuple(
+    {"nprobe": probes, "centroid_score_threshold": 0.0, "bound": 4096, "t_prime": t_prime, "max_candidates": 1_000_000}
+    for probes, t_prime in product((32, 128, 512), (20_000, 200_000))
+)
 FULL_SCORES = ("n_ivf_probe", "n_full_scores")
 
 ENGINES = {
@@ -84,20 +90,31 @@ ENGINES = {
             "fast-plaid",
             "run_fast_plaid.py",
             packages=("fast-plaid==1.7.0.2110", "torch==2.11.0", "numpy==2.4.6"),
-            efforts=_ladder(*FULL_SCORES, [(4, 256), (8, 512), (8, 1024)]),
+            efforts=_ladder(*FULL_SCORES, [(4, 256), (8, 512), (8, 1024), (32, 4096)]),
         ),
-        Engine("next-plaid", crate="next_plaid", efforts=_ladder(*FULL_SCORES, product((2, 4, 8), (128, 256, 512, 1024)))),
+        Engine(
+            "next-plaid",
+            crate="next_plaid",
+            efforts=_ladder(*FULL_SCORES, [*product((2, 4, 8), (128, 256, 512, 1024)), (32, 4096), (32, 16384)]),
+        ),
         Engine(
             "xtr-warp-rs",
             "run_xtr_warp.py",
             packages=("xtr-warp-rs==2.1.0.2110", "torch==2.11.0", "numpy==2.4.6"),
-            efforts=_ladder("nprobe", "centroid_score_threshold", [(8, 0.4), (16, 0.3), (32, 0.2), (64, 0.1), (128, 0.0)]),
+            efforts=(
+                *_ladder("nprobe", "centroid_score_threshold", [(8, 0.4), (16, 0.3), (32, 0.2), (64, 0.1), (128, 0.0)]),
+                *WARP_WIDE,
+            ),
         ),
         Engine(
             "tachiom",
             "run_tachiom.py",
             packages=("tachiom==0.3.4", "numpy==2.4.6"),
-            efforts=_ladder("k_centroids", "k_docs_to_score", product((10, 20, 40), (50, 100, 200, 500))),
+            efforts=_ladder(
+                "k_centroids",
+                "k_docs_to_score",
+                [*product((10, 20, 40), (50, 100, 200, 500)), (80, 500), (80, 1000), (160, 1000), (160, 2000), (320, 4000)],
+            ),
             # as its documentation says; vectorium uses features of Rust that a stable compiler has only with the second
             building={"RUSTFLAGS": "-C target-cpu=native", "RUSTC_BOOTSTRAP": "1"},
         ),

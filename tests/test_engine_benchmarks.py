@@ -85,6 +85,25 @@ def test_the_table_lists_efforts_by_speed_and_peers_that_are_not_there():
     assert "plain: all queries in one pass" in text
 
 
+def test_engines_are_compared_at_equal_recall_by_processor_time():
+    efforts = [
+        {"effort": {"n": 1}, "ids": MOST, "ms": [9.0], "cpu_s": 0.004},
+        {"effort": {"n": 2}, "ids": MOST, "ms": [2.0], "cpu_s": 0.006},
+        {"effort": {"n": 3}, "ids": TRUTH, "ms": [3.0], "cpu_s": 0.009},
+    ]
+    found = {
+        "ours": figures(BUILT, searched(HALF, efforts=efforts), TRUTH),
+        "peer": figures(BUILT, searched(HALF), TRUTH),
+        "lost": figures(BUILT, searched(HALF), None),
+    }
+    text = table({"collection": "c", "passages": 2, "token_vectors": 9, "engines": found, "unavailable": {}})
+    assert "| ours | 0.95 | n 1 | 0.95 | 4.0 | 9.0 |" in text
+    assert "| ours | 0.98 | n 3 | 1.0 | 9.0 | 3.0 |" in text
+    assert "| peer | 0.95, not reached | defaults | 0.75 | 2.0 | 1.0 |" in text
+    assert "| peer | 0.98, not reached | defaults | 0.75 | 2.0 | 1.0 |" in text
+    assert text.count("| lost |") == 1
+
+
 def test_an_engine_is_told_its_efforts():
     told = variables(ENGINES["tachiom"], 1, {})
     assert json.loads(told["EFFORTS"]) == [dict(effort) for effort in ENGINES["tachiom"].efforts]
