@@ -3,9 +3,9 @@
     python -m benchmarks.candidates [COLLECTION ...] [--quick] [--json]
 
 Collections are those of vespa_collections.py; docs, scifact and cranfield by default. For each encoding: recall@10 of exact
-MaxSim among so many candidates, compared one by one and as HNSW finds them (faiss, with the links and explore of Vespa's
-defaults, int8 cells; lengths are made equal by one more dimension, as Vespa does for inner products), and the work of a query
-(colbert_vespa/evaluation/candidates.py).
+MaxSim among so many candidates, compared one by one and as HNSW finds them for `pooled` (faiss, with the links and explore of
+Vespa's defaults, int8 cells; lengths are made equal by one more dimension, as Vespa does for inner products; as many targets as
+the strategy asks for), and the work of a query (colbert_vespa/evaluation/candidates.py).
 `--encodings` names some of them; `centroid` is measured with the bundle's codebook.
 """
 
@@ -29,7 +29,9 @@ from late_interaction.array_types import Matrix, Vector
 from late_interaction.one_vector import FitReport, OneVector
 from late_interaction.one_vector.lemur import Lemur
 from late_interaction.one_vector.mean import MeanVector
+from vespa_app.candidates.pooled import hnsw_targets
 from vespa_app.codecs import bundle_codebooks
+from vespa_app.settings import AppSettings
 
 __all__ = ["Fde", "main"]
 
@@ -134,8 +136,8 @@ def encodings_of(passages: Sequence[Matrix], wanted: Sequence[str]) -> dict[str,
     return {name: make() for name, make in made.items() if not wanted or name in wanted}
 
 
-def by_hnsw(stored: Matrix, asked: Matrix, exact: Sequence[set[int]]) -> dict[int, tuple[float, float]]:
-    """By number of candidates: recall@10 among those that the graph finds, and vectors that it compares for each."""
+def by_hnsw(encoding: OneVector, stored: Matrix, asked: Matrix, exact: Sequence[set[int]]) -> dict[int, tuple[float, float]]:
+    """By number of candidates: recall@10 among the best that the graph finds, and vectors compared for each of its targets."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -147,11 +149,12 @@ def by_hnsw(stored: Matrix, asked: Matrix, exact: Sequence[set[int]]) -> dict[in
     found = {}
     queries = np.hstack([asked, np.zeros((len(asked), 1), np.float32)]).astype(np.float32)
     for count in RERANKS:
-        graph.hnsw.efSearch = count
+        targets = hnsw_targets(encoding, max(AppSettings.target_hits, count), count)
+        graph.hnsw.efSearch = targets
         faiss.cvar.hnsw_stats.reset()
-        _, places = graph.search(queries, min(count, len(stored)))
+        places = graph.search(queries, min(targets, len(stored)))[1][:, :count]
         recall = np.mean([len(best.intersection(row.tolist())) / len(best) for best, row in zip(exact, places, strict=True)])
-        found[count] = (float(recall), faiss.cvar.hnsw_stats.ndis / len(asked) / count)
+        found[count] = (float(recall), faiss.cvar.hnsw_stats.ndis / len(asked) / targets)
     return found
 
 
@@ -174,12 +177,12 @@ def measured(name: str, wanted: Sequence[str], *, quick: bool) -> dict[str, Any]
     for way, encoding in encodings.items():
         if not isinstance(encoding, Fde):
             asked = np.stack([encoding.query(own) for own in queries])
-            rows[way]["hnsw"] = by_hnsw(stored_cells(passages, encoding), asked, exact)
+            rows[way]["hnsw"] = by_hnsw(encoding, stored_cells(passages, encoding), asked, exact)
     return {"collection": name, "passages": len(passages), "queries": len(queries), "fit_s": fitted, "ways": rows}
 
 
 def table(found: dict[str, Any]) -> str:
-    """In Markdown: recall compared one by one, in brackets as HNSW finds it, and million multiply-adds with rerank 500."""
+    """In Markdown: recall compared one by one, in brackets as HNSW finds them, and million multiply-adds with rerank 500."""
     head = ["candidates", "B", *(str(count) for count in RERANKS), "work at 500", "compared for each"]
     title = f"{found['collection']}, {found['passages']:,} passages, {found['queries']} queries"
     lines = [title, "", " | ".join(["", *head, ""])]
