@@ -93,6 +93,7 @@ CASES = {
         indexes={
             "halves": {"one_vector": {"encoding": "lemur", "dim": 8, "cells": "bfloat16"}, "candidates": ["pooled"]},
             "means": {"one_vector": {"cells": "int8"}, "candidates": ["pooled"]},
+            "plain": {"one_vector": {"encoding": "mean"}, "candidates": ["pooled"]},
         },
         cloud=CloudSettings(regions=("aws-us-east-1c",)),
     ),

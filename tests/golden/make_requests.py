@@ -1,11 +1,12 @@
-"""Writes tests/golden/requests: what Vespa is asked for the golden packages `dense` and `hybrid`. Run after an intended change,
-and read the diff:
+"""Writes tests/golden/requests: what Vespa is asked for some of the golden packages. Run after an intended change, and read the
+diff:
 
     cd tests && ../.venv/bin/python -m golden.make_requests
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from golden.make_packages import golden_package
-from vespa_bundles import small_codebook
+from vespa_bundles import small_codebook, small_lemur
 
 from query.options import SearchOptions
 from query.types import EncodedQuery
@@ -30,6 +31,10 @@ _QUERY = EncodedQuery(
     'two "words"',
     dense={"dense": np.eye(1, 24, dtype=np.float32)[0], "small": np.eye(1, 16, dtype=np.float32)[0]},
 )
+_LEMUR = small_lemur(16, 8)
+_GATED = dataclasses.replace(_LEMUR.network, gain=128 * _LEMUR.network.gain)  # gates wholly open or shut, by any tanh
+_TURNED = np.exp2(-np.abs(np.subtract.outer(np.arange(8), np.arange(8)))).astype(np.float32)
+_BOOKS = Codebooks(codebook=small_codebook(16), one_vector=dataclasses.replace(_LEMUR, network=_GATED, turn=_TURNED))
 _ALL = {"maxsim": 1.0, "bm25": 0.5, "dense": 2.0}
 
 
@@ -37,7 +42,7 @@ def _hybrid(weights: Mapping[str, float], fusion: str | None = None, **more: Any
     return SearchOptions(candidates="hybrid", weights=weights, fusion=fusion, **more)
 
 
-CASES: dict[str, tuple[str, SearchOptions]] = {
+CASES: dict[str, tuple[str, SearchOptions]] = {  # package, after # an index of it other than its first
     "dense": ("dense", SearchOptions(5, candidates="dense", dense="dense")),
     "dense-bits-explained": (
         "dense", SearchOptions(5, candidates="dense", dense="small", explain=True),
@@ -54,13 +59,21 @@ CASES: dict[str, tuple[str, SearchOptions]] = {
     "fused-dense-alone": ("dense", _hybrid({"dense": 1.0}, dense="dense")),
     "hybrid-without-dense": ("hybrid", _hybrid({"maxsim": 1.0, "bm25": 1.0})),
     "fused-words-alone": ("hybrid", _hybrid({"bm25": 1.0})),
+    "pooled-lemur": ("one-vector", SearchOptions(5, candidates="pooled", rerank=300)),
+    "pooled-lemur-first-stage": ("one-vector", SearchOptions(5, candidates="pooled").by_candidates()),
+    "pooled-lemur-joined": ("one-vector", SearchOptions(5, candidates="bm25+pooled")),
+    "pooled-lemur-bfloat16": ("one-vector#halves", SearchOptions(5, candidates="pooled", explain=True)),
+    "pooled-mean": ("one-vector#plain", SearchOptions(5, candidates="pooled", rerank=300)),
+    "pooled-mean-int8": ("one-vector#means", SearchOptions(5, candidates="pooled", ids=["a", 'b"c'])),
 }  # fmt: skip
 
 
 def golden_request(name: str, scratch: Path) -> str:
-    package, options = CASES[name]
-    description = golden_package(package, scratch).description
-    request = search_request(description, Codebooks(codebook=small_codebook(16)), _QUERY, options, options.candidates)
+    where, options = CASES[name]
+    package, _, index = where.partition("#")
+    main = golden_package(package, scratch).description
+    description = main.index(index or main.settings.schema)
+    request = search_request(description, _BOOKS, _QUERY, options, options.candidates)
     body = {**request.body([description.settings.schema]), "(scored by MaxSim at most)": request.reranked}
     return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
 
