@@ -40,6 +40,7 @@ from late_interaction.structured import Count, parse, read
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
+    "MEASURED_K",
     "Bundle",
     "DensePart",
     "Expansion",
@@ -59,6 +60,7 @@ MANIFEST, REPORT, TOKENIZER = "manifest.json", "report.json", "tokenizer.json"
 MAX_MANIFEST_BYTES = 16 << 20
 RULES = ("trained", "vespa")
 MEASURED_STRATEGIES = ("centroid", "pooled")
+MEASURED_K = 10  # of the exact best, where a measurement does not say how many
 FASTEST_ON_CPU = ("int8", "int8-tensor", "fp32")
 INPUT_IDS, ATTENTION_MASK, OUTPUT = "input_ids", "attention_mask", "contextual"
 TYPE_IDS = "token_type_ids"  # an extra input of cross-encoders that mark which tokens are the query's and which the passage's
@@ -182,10 +184,11 @@ class MeasuredCandidates:
     Attributes:
         strategy: `centroid` or `pooled`.
         rerank: the effort that found `recall`.
-        recall: share of the exact top 10 that was found.
+        recall: share of the exact top k that was found.
         goal: the recall that was requested.
         encoding: encoding of pooled.
         probes: the effort that found `recall`.
+        k: how many of the exact best count.
     """
 
     strategy: str
@@ -194,13 +197,14 @@ class MeasuredCandidates:
     goal: float
     encoding: str = ""
     probes: Count = 0
+    k: Count = MEASURED_K
 
     def fault(self) -> str:
         """What cannot be of it, or empty."""
         if self.strategy not in MEASURED_STRATEGIES:
             return f"strategy {self.strategy[:40]!r} unknown; known: {', '.join(MEASURED_STRATEGIES)}"
-        if self.rerank < 1 or not 0 < self.recall <= 1 or not 0 < self.goal <= 1:
-            return "rerank must be at least 1, recall and goal above 0 and at most 1"
+        if self.rerank < 1 or self.k < 1 or not 0 < self.recall <= 1 or not 0 < self.goal <= 1:
+            return "rerank and k must be at least 1, recall and goal above 0 and at most 1"
         return "" if bool(self.encoding) == (self.strategy == "pooled") else "encoding is of strategy pooled, which needs one"
 
 
@@ -262,6 +266,8 @@ class Manifest:
         for name in ("dense", "candidates"):  # bundles of before there were these keep their checksum
             if not data[name]:
                 del data[name]
+        if self.candidates and self.candidates.k == MEASURED_K:
+            del data["candidates"]["k"]
         return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
     @classmethod

@@ -128,7 +128,7 @@ def choice_of(report: CandidateReport, encodings: Mapping[str, OneVector]) -> Me
     best = report.best
     if best is None:
         return None
-    numbers = {"rerank": best.rerank, "recall": round(best.recall, 4), "goal": report.goal.recall}
+    numbers = {"rerank": best.rerank, "recall": round(best.recall, 4), "goal": report.goal.recall, "k": report.goal.k}
     if best.way in encodings:
         return MeasuredCandidates("pooled", encoding=encodings[best.way].name, **numbers)  # type: ignore[arg-type]
     return MeasuredCandidates(CENTROID, probes=best.probes, **numbers)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from late_interaction.files import atomic_write, copy_file, files_below, make_fo
 from late_interaction.metadata import MetadataSchema
 from late_interaction.one_vector import MEAN, chosen_encoding, one_vector
 from vespa_app.candidates import needed_encoding
-from vespa_app.candidates.effort import MeasuredEffort, codec_for, effort_for
+from vespa_app.candidates.effort import KnownEfforts, MeasuredEffort
 from vespa_app.codecs import CODECS, bundle_codebooks, codebook_sha256
 from vespa_app.package.cd_tests import cd_tests
 from vespa_app.package.checks import check_files
@@ -131,7 +131,8 @@ def default_settings(
         codec: the codec; None to choose one.
         candidates: the candidates; None to choose them.
         recall: share of the exact top 10 that the first of the candidates should find; it determines effort, and the codec
-            if none is given (vespa_app.candidates.effort). Without it, codec and effort are those of AppSettings.
+            if none is given (vespa_app.candidates.effort). Without it, the codec is that of AppSettings, and the effort that
+            of the bundle's own measurement, if it has one of these candidates, or else that of AppSettings.
 
     Raises:
         SettingsError: if the goal was never reached.
@@ -146,11 +147,11 @@ def default_settings(
         for name, part in bundle.manifest.dense.items()
         if any(map(asks_dense, names))
     }
-    bits = books.residual.bits if books.residual else None
+    bits, efforts = books.residual.bits if books.residual else None, KnownEfforts.of(names[0], bundle)
     if codec is None:
-        codec = AppSettings.codec if recall is None else codec_for(recall, names[0], bundle.manifest.dim, bits)
+        codec = AppSettings.codec if recall is None else efforts.codec_for(recall, bundle.manifest.dim, bits)
     known = CODECS.get(codec)
-    effort = MeasuredEffort(0) if recall is None else effort_for(recall, codec, names[0], bits or AppSettings.residual_bits)
+    effort = MeasuredEffort(0) if recall is None else efforts.effort_for(recall, codec, bits or AppSettings.residual_bits)
     if measured and recall is None and names[0] == measured.strategy:
         effort = MeasuredEffort(measured.recall, measured.probes or effort.probes, measured.rerank)
     settings = AppSettings(
