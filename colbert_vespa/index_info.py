@@ -15,7 +15,7 @@ __all__ = ["index_info"]
 
 
 def index_info(index: PlaidIndex) -> dict[str, Any]:
-    """What it holds, how it is stored, and how far its vectors have drifted from its codebook; of shards also each one's."""
+    """Return the content of an index, how it is stored, and its drift from the codebook; with shards, also of each shard."""
     if index.sharding is not None:
         return _info_of_shards(index, index.sharding)
     version = index.readers()[0].snapshot.version

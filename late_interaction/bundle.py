@@ -200,7 +200,7 @@ class MeasuredCandidates:
     k: Count = MEASURED_K
 
     def fault(self) -> str:
-        """What cannot be of it, or empty."""
+        """Return what is wrong with the record, or an empty text."""
         if self.strategy not in MEASURED_STRATEGIES:
             return f"strategy {self.strategy[:40]!r} unknown; known: {', '.join(MEASURED_STRATEGIES)}"
         if self.rerank < 1 or self.k < 1 or not 0 < self.recall <= 1 or not 0 < self.goal <= 1:

@@ -124,7 +124,7 @@ def grown(codebook: Codebook, vectors: Matrix, count: int, token_ids: I32 | None
 def default_centroids(vectors: int) -> int:
     """Return the number of centroids for an index of that many token vectors, a power of two of at most 2^20.
 
-    It is PLAID's number, 16 times the square root; large indexes get as many as leave each list about 64 long, so that a
+    It is PLAID's number, 16 times the square root; large indexes get one for every 48 to 96 vectors, so that a
     query reads no more lists as the index grows.
     """
     wanted = max(16 * np.sqrt(max(1, vectors)), vectors / LIST_LENGTH)

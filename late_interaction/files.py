@@ -162,7 +162,7 @@ def make_folders(path: Path) -> None:
 
 
 def nothing_owned(_folder: Path) -> bool:
-    """Own nothing: for a folder that must be new or empty."""
+    """Return False, for a folder that must be new or empty."""
     return False
 
 

@@ -40,7 +40,13 @@ _ClickError: Any = typer.BadParameter.__mro__[2]  # typer's releases take it fro
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Errors are one line, exit code 1, or 2 for usage. `arguments`: default those of the process."""
+    """Run a command and exit with its status.
+
+    An error is one line on stderr; the exit code is 1, or 2 for wrong usage.
+
+    Args:
+        arguments: Arguments of the command line; default: those of the process.
+    """
     prepare_streams()
     try:
         status = app(arguments, standalone_mode=False)
@@ -86,7 +92,7 @@ def demo(
     ] = Path("demo"),
     json_output: Json = False,
 ) -> None:
-    """All of it on the embedded engine: checkpoint, bundle, application package, index, answers, report."""
+    """Try everything on the local engine: export, application package, index, searches, report."""
     require(("torch", "numba"), "demo", "the demo")
     from colbert_vespa.cli.demo import run_demo
 

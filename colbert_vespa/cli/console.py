@@ -54,7 +54,7 @@ def output_lost() -> bool:
 
 
 def drop_unwritten() -> None:
-    """What standard output does not take is not tried again when the process ends."""
+    """Flush standard output; drop what it does not accept, so that Python does not try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -140,7 +140,7 @@ class Output:
             yield StepBars(progress)
 
     def hits(self, result: SearchResult) -> None:
-        """Rank, score, id and the passage, with the words that matched in bold; of several indexes, which one each is from."""
+        """Print rank, score, id and passage of each hit, with matching words in bold; with several indexes also the index."""
         if not result.hits:
             self.say("  no passage matches")
         grid = Table.grid(padding=(0, 2, 0, 0))
@@ -185,7 +185,7 @@ class Output:
         self.say(f"milliseconds: {took}")
 
     def export_report(self, report: ExportReport) -> None:
-        """Each graph against torch, a line each; what differs from the checkpoint's own loader; the same of dense models."""
+        """Print how each graph and dense model compares with torch, and how it differs from the checkpoint's own loader."""
         if report.fidelity:
             self._fidelity("graph", report.fidelity, report.torch)
             self._ids(report)
@@ -379,7 +379,13 @@ class Output:
             self.say(f"  note: {note}")
 
     def feed_summary(self, summary: FeedSummary, verb: str = "fed", *, whole: bool = False) -> None:
-        """whole: documents were not split, and `--split` would."""
+        """Print the ledger of a feed and its notes.
+
+        Args:
+            summary: Outcome of the feed.
+            verb: What was done to the documents.
+            whole: Whether documents were fed without splitting; the notes then suggest `--split` for long ones.
+        """
         if summary.outcome == "dry run":
             unchanged = f"{summary.already_there} are there unchanged"
             if summary.operation == "delete":

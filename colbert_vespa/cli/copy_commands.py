@@ -54,7 +54,7 @@ def push(
     resume: Resume = False,
     json_output: Json = False,
 ) -> None:
-    """Copies a local index to a Vespa application: same ids, same vectors; nothing is encoded again."""
+    """Copy a local index to a Vespa application: same ids, same vectors; nothing is encoded again."""
     from feeder.copying import CopyOptions, copy_index
 
     _check_url(to, "push")
@@ -74,7 +74,7 @@ def pull(
     resume: Resume = False,
     json_output: Json = False,
 ) -> None:
-    """Copies what a Vespa application has into a local index: same ids, vectors as the application keeps them."""
+    """Copy the documents of a Vespa application to a local index: same ids, vectors as the application stores them."""
     from feeder.copying import CopyOptions, copy_index
     from late_interaction.plaid import Storage
 
@@ -90,7 +90,7 @@ def backup(
     resume: Resume = False,
     json_output: Json = False,
 ) -> None:
-    """Writes an index's documents and vectors into a folder of compressed parts with checksums (docs/how-to/backups.md)."""
+    """Write an index's documents and vectors to a folder of compressed parts with checksums (docs/how-to/backups.md)."""
     from feeder.copying import CopyOptions, backup_index
 
     _run(json_output, functools.partial(backup_index, address, output, CopyOptions(_bundle(bundle), resume=resume)))
@@ -106,7 +106,7 @@ def restore(
     resume: Resume = False,
     json_output: Json = False,
 ) -> None:
-    """Reads a backup whole, and copies it to an address if all of it is as it was written."""
+    """Verify a whole backup, and copy it to an address if it is undamaged."""
     from feeder.copying import CopyOptions, restore_index
     from late_interaction.plaid import Storage
 

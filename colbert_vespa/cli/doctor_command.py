@@ -35,7 +35,7 @@ MOST_NAMED = 3  # missing packages of an extra
 
 
 def extras_of(requirements: list[str]) -> dict[str, set[str]]:
-    """The packages of each extra, by its name; extras that an extra names are followed.
+    """Return the packages of each extra by its name, including those of extras that it names.
 
     Args:
         requirements: lines of a distribution's metadata (`Requires-Dist`).
@@ -60,7 +60,12 @@ def extras_of(requirements: list[str]) -> dict[str, set[str]]:
 
 
 def missing_packages(packages: set[str], installed: Callable[[str], str] = version) -> list[str]:
-    """Those of `packages` that are not installed, sorted. installed: raises PackageNotFoundError for them."""
+    """Return the packages that are not installed, sorted.
+
+    Args:
+        packages: Names of the packages.
+        installed: Raises PackageNotFoundError for a package that is not installed.
+    """
     absent = []
     for package in sorted(packages, key=str.lower):
         try:

@@ -116,7 +116,7 @@ def evaluate(
     device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
-    """Quality with significance, recall against exact MaxSim, and latency on a judged collection, beside BM25 and dense."""
+    """Measure quality, recall against exact MaxSim and latency on a judged collection, compared with BM25 and dense search."""
     from colbert_vespa.evaluation.evaluating import EvaluationSettings, Judged, evaluate_run, sampled_queries
     from colbert_vespa.evaluation.metrics import parse_metric
     from colbert_vespa.evaluation.recall import parse_goal

@@ -30,7 +30,16 @@ MAX_SAMPLE, MAX_LARGE_SAMPLE = 50_000, 500_000
 
 
 def sample_texts(source: str, most: int = MAX_SAMPLE, columns: Sequence[str] | None = None) -> list[str]:
-    """The encoded texts of the first `most` documents of a source, which need no ids. columns: as `with_columns` takes them."""
+    """Return the texts to encode of the first documents of a source, which need no ids.
+
+    Args:
+        source: Address of the documents.
+        most: Most documents to read.
+        columns: Names of the columns, as in `with_columns`.
+
+    Raises:
+        UsageError: If no document has text.
+    """
     settings = with_columns(SourceSettings(ColumnMapping(id=ROW)), columns)
     texts = [passage_text(d.title, d.text) for d in islice(open_sources([source], settings)[0], most) if not d.blank]
     if not texts:
@@ -122,7 +131,19 @@ def export_reranker(
     sample: Path | None,
     columns: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """A cross-encoder. `sample`: as of export_bundle; its texts are what is verified."""
+    """Export a cross-encoder, verified on the texts of `sample`.
+
+    Args:
+        out: Where progress and results are shown.
+        checkpoint: Folder or hub name.
+        output: Folder to write.
+        options: Options of the export.
+        sample: Documents to verify with; None for built-in texts.
+        columns: Names of the columns, as in `with_columns`.
+
+    Returns:
+        The result as it is printed with `--json`.
+    """
     texts = sample_texts(str(sample), columns=columns) if sample else None
     report = export_cross_encoder(checkpoint, output, replace(options, sample=texts), progress=out.say)
     out.cross_encoder_report(report)

@@ -37,7 +37,7 @@ ROWS = 16  # of its vectors, where the bundle has no model
 
 @index_app.command()
 def info(index: Index, json_output: Json = False) -> None:
-    """What the index holds, how it is stored, and how far its vectors have drifted from its codebook."""
+    """Show the content of an index, how it is stored, and how far its vectors have drifted from its codebook."""
     from colbert_vespa.index_info import index_info
     from late_interaction.plaid import open_index
 
@@ -83,7 +83,7 @@ def import_(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Takes over another engine's index as it is: nothing is encoded again, and no code in its files is run."""
+    """Convert another engine's index: nothing is encoded again, and no code in its files is run."""
     from feeder.sources import open_sources
     from late_interaction.bundle import Bundle
     from late_interaction.plaid.imports import TsvCollection, import_index
@@ -103,7 +103,7 @@ def import_(
 
 @index_app.command()
 def versions(index: Index, json_output: Json = False) -> None:
-    """The versions that are still there; of an index of shards, those that all shards have."""
+    """List the stored versions; with shards, those that all shards have."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -127,7 +127,7 @@ def name(
     name: Annotated[str, typer.Argument(help="Name that keeps this version from being pruned.")],
     json_output: Json = False,
 ) -> None:
-    """Names what the index holds now, so that it is kept."""
+    """Name the current version, so that it is kept."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -145,7 +145,7 @@ def rollback(
     to: Annotated[str, typer.Argument(help="Number or name of the version to go back to.")],
     json_output: Json = False,
 ) -> None:
-    """Makes a new version that holds what an older one held."""
+    """Make a new version with the content of an older one."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -163,7 +163,7 @@ def prune(
     ] = 1,
     json_output: Json = False,
 ) -> None:
-    """Removes old versions that have no name, and the files that only they need."""
+    """Remove old versions without a name, and the files that only they need."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -175,7 +175,7 @@ def prune(
 
 @index_app.command()
 def discard(index: Index, json_output: Json = False) -> None:
-    """Drops what an interrupted feed has left for `feed --resume`."""
+    """Discard the data that an interrupted feed keeps for `feed --resume`."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -188,7 +188,7 @@ def discard(index: Index, json_output: Json = False) -> None:
 
 @index_app.command()
 def compact(index: Index, json_output: Json = False) -> None:
-    """One segment without what was deleted; a new codebook where the index has doubled or drifted (one of the bundle stays)."""
+    """Rewrite the index as one segment without deleted passages; train a new codebook if it has doubled or drifted."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -212,7 +212,7 @@ def _drift(index: PlaidIndex) -> list[float | None]:
 
 @index_app.command()
 def verify(index: Index, json_output: Json = False) -> None:
-    """Reads every file and compares every checksum."""
+    """Read every file and compare every checksum."""
     from late_interaction.plaid import open_index
 
     out = Output(json_output=json_output)
@@ -237,7 +237,7 @@ def tune(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Finds the least effort that reaches a recall on this index, and stores it: searches take it by default."""
+    """Find the least effort that reaches a recall on this index, and store it as the default of searches."""
     from late_interaction.encoder import Encoder
     from late_interaction.plaid import open_index
     from late_interaction.plaid.shards import ShardSettings

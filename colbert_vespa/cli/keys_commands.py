@@ -57,7 +57,7 @@ def make(
 
 @keys_app.command("list")
 def list_(file: File, json_output: Json = False) -> None:
-    """List keys: what each may do, and those that were revoked."""
+    """List all keys with their permissions, including revoked ones."""
     from colbert_vespa.server.keys import KeyFile
 
     out = Output(json_output=json_output)

@@ -68,7 +68,7 @@ def check(
     timeout: Timeout = 5.0,
     json_output: Json = False,
 ) -> None:
-    """Looks at everything; the default command."""
+    """Check the whole application or index (the default command)."""
     from colbert_vespa.monitor.baseline import Profile
     from colbert_vespa.monitor.canaries import Canaries
     from colbert_vespa.monitor.checks import Monitor, Watched, config_urls
@@ -115,7 +115,19 @@ def go_on(
     listen: tuple[str, int] | None,
     wait: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Until something ends it, as Ctrl-C does. wait: between two looks, seconds. Raises: UsageError."""
+    """Check repeatedly until the process is interrupted.
+
+    Args:
+        out: Where reports are shown.
+        monitor: The monitor.
+        interval: Seconds between two checks.
+        show: Whether to print the reports.
+        listen: Host and port for Prometheus, if any.
+        wait: Sleeps for a number of seconds.
+
+    Raises:
+        UsageError: If the port is not available.
+    """
     from rich.live import Live
 
     from colbert_vespa.monitor.table import render
@@ -154,7 +166,7 @@ def canaries_(
     timeout: Timeout = 10.0,
     json_output: Json = False,
 ) -> None:
-    """Keeps what queries find now, ids and scores, to be compared with what they find later."""
+    """Record the ids and scores that queries find now, to compare later results with them."""
     from colbert_vespa.monitor.canaries import make_canaries
     from colbert_vespa.monitor.http_client import HttpClient
     from colbert_vespa.monitor.sampling import beginnings, sample_of
@@ -179,7 +191,7 @@ def baseline_(
     timeout: Timeout = 10.0,
     json_output: Json = False,
 ) -> None:
-    """Keeps what passages and scores look like now, to see them drift."""
+    """Record statistics of passages and scores, so that later checks detect drift."""
     from colbert_vespa.monitor.baseline import measure
     from colbert_vespa.monitor.http_client import HttpClient
     from query import Client, ClientSettings
@@ -204,7 +216,7 @@ def files(
     ] = 1000.0,
     json_output: Json = False,
 ) -> None:
-    """Writes the configuration, alert rules and dashboard of Prometheus and Grafana."""
+    """Write the configuration, alert rules and dashboard for Prometheus and Grafana."""
     from colbert_vespa.monitor.files import write_files
     from colbert_vespa.monitor.limits import WarningLimits
     from query.options import check_seconds

@@ -59,7 +59,7 @@ MOST = 2**31 - 1
 
 
 def whole(least: int, most: int = MOST) -> Callable[[object], int]:
-    """Of whole numbers from `least` to `most`."""
+    """Return a parser of whole numbers from `least` to `most`."""
 
     def number(given: object) -> int:
         try:
@@ -74,7 +74,7 @@ def whole(least: int, most: int = MOST) -> Callable[[object], int]:
 
 
 def real(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[object], float]:
-    """Of finite numbers from `least` to `most`. above: `least` itself is out of range."""
+    """Return a parser of finite numbers from `least` to `most`; with `above`, `least` itself is out of range."""
 
     def number(given: object) -> float:
         try:
@@ -99,7 +99,7 @@ MILLISECONDS = SECONDS
 
 
 def text(given: object) -> str:
-    """In UTF-8 whatever the locale, as the command line is bytes."""
+    """Return an argument decoded as UTF-8, whatever the locale."""
     value = str(given)
     try:
         return os.fsencode(value).decode("utf-8")
@@ -108,7 +108,7 @@ def text(given: object) -> str:
 
 
 def path(given: object) -> Path:
-    """A path to read; an empty text is not the current folder."""
+    """Parse a path to read; an empty text is an error, not the current folder."""
     try:
         return given if isinstance(given, Path) else as_path(str(given))
     except UsageError as error:
@@ -116,7 +116,7 @@ def path(given: object) -> Path:
 
 
 def file_to_write(given: object) -> Path:
-    """A file that can be written, or will be replaced."""
+    """Parse the path of a file that can be written or replaced."""
     found = path(given)
     try:
         check_output_file(found)
@@ -149,7 +149,7 @@ TREC_RUN = _report(" colbert-vespa\n")
 
 
 def folder_to_write(given: object) -> Path:
-    """A folder that can be made or written to; whose it is, the command decides."""
+    """Parse the path of a folder that can be created or written to; the command checks whether it may be replaced."""
     found = path(given)
     try:
         check_folder(found, owned=lambda _: True)
@@ -159,18 +159,18 @@ def folder_to_write(given: object) -> Path:
 
 
 def checkpoint(given: object) -> str:
-    """A checkpoint's folder or hub name, as it was given; an empty text is neither the current folder nor the default."""
+    """Parse a checkpoint's folder or hub name, unchanged; an empty text is an error."""
     path(given)
     return str(given)
 
 
 def source(given: object) -> str:
-    """A path, or `-` for standard input."""
+    """Parse a path, or `-` for standard input."""
     return "-" if given == "-" else str(path(given))
 
 
 def address(given: object) -> str:
-    """A URL of Vespa, or a path."""
+    """Parse a URL of Vespa or a path."""
     try:
         return str(locate(str(given)))
     except UsageError as error:

@@ -139,7 +139,7 @@ def plan(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Memory, disk, nodes and an estimate of a query's cost, each with its formula and source."""
+    """Estimate memory, disk, nodes and the cost of a query, each with its formula and source."""
     from colbert_vespa.cli.packaging import plan_application
 
     out = Output(json_output=json_output)

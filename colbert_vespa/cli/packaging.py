@@ -153,7 +153,19 @@ def plan_application(
     changes: Mapping[str, object],
     bundle: Path | None = None,
 ) -> dict[str, object]:
-    """changes: what the command line gives, which wins over `settings`; None is not given. bundle: has the codebook."""
+    """Print the plan of an application.
+
+    Args:
+        out: Where the plan is shown.
+        documents: Number of passages.
+        tokens: Token vectors per passage.
+        settings: An app.toml.
+        changes: Options of the command line, which override `settings`; None if not given.
+        bundle: A bundle whose codebook is used.
+
+    Returns:
+        The result as it is printed with `--json`.
+    """
     known = PlanRequest.of(AppSettings.from_toml(settings), documents, tokens) if settings else PlanRequest(documents, tokens)
     if bundle:
         known = known.with_bundle(Bundle.open(bundle, verify=False))

@@ -78,7 +78,7 @@ def search(
     device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
-    """Search: candidates first, then late-interaction reranking."""
+    """Search an index: find candidates, then rerank them by late interaction."""
     from query import Client, ClientSettings
     from query.heatmap import heatmap_page
 

@@ -39,7 +39,16 @@ def pooled_run(
     k: int,
     step: StepReport,
 ) -> Hits:
-    """Cosine of mean token vectors: what candidates `pooled` of encoding mean rank by. rows: `[q, d]` of each query."""
+    """Rank documents by the cosine of mean token vectors, as candidates `pooled` with encoding mean do.
+
+    Args:
+        documents: The corpus.
+        queries: The queries.
+        rows: Rows `[q, d]` of each query.
+        encoder: Encodes the documents.
+        k: Hits per query.
+        step: Called with the progress.
+    """
     source, vectors, mean = iter(documents), list[Vector](), MeanVector(rows[0].shape[1])
     while part := list(islice(source, BLOCK)):
         found = encoder.encode_documents([passage_text(d.title, d.text) for d in part])
@@ -49,7 +58,7 @@ def pooled_run(
 
 
 def dense_run(documents: Sequence[Document], queries: Sequence[CollectionQuery], D: Matrix, Q: Matrix, k: int) -> Hits:
-    """Exact search. `D [n, d]` one unit row a document, `Q [m, d]` one a query."""
+    """Rank documents by exact search over unit rows: `D [n, d]` one per document, `Q [m, d]` one per query."""
     found = {}
     for query, row in zip(queries, Q, strict=True):
         scores = D @ row

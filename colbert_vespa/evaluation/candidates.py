@@ -205,7 +205,7 @@ def _settings(encoding: OneVector) -> OneVectorSettings:
 
 
 def stored_cells(passages: Sequence[Matrix], encoding: OneVector, progress: CountReport | None = None) -> Matrix:
-    """`[n, dim]`, rounded and cut off as int8 cells are where lengths count."""
+    """Return the one vector of each passage `[n, dim]`; if lengths count, rounded and clipped as int8 cells are."""
     stored: Matrix = np.empty((len(passages), encoding.dim), np.float32)
     for first in range(0, len(passages), ENCODED):
         stored[first : first + ENCODED] = encoding.passages(passages[first : first + ENCODED])

@@ -130,7 +130,7 @@ class Evaluation:
     run: Run = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """All but the run. `recall_at_10` is against exact MaxSim, `metrics` are against the judgements."""
+        """Return everything except the run: `recall_at_10` is against exact MaxSim, `metrics` are against the judgements."""
         return {
             "collection": self.collection,
             "passages": self.passages,
@@ -261,7 +261,20 @@ def asked_run(
     first: int = 10,
     what: str = "queries",
 ) -> AskedRun:
-    """Hits of a timed search of `first`, ten as a user asks, and behind them those of one of `depth`, where that is deeper."""
+    """Search every query twice: timed for `first` hits, as a user would, then for `depth` hits, appended if that is more.
+
+    Args:
+        client: Client of the index.
+        judged: Documents, queries and judgements.
+        depth: Hits that the metrics need.
+        settings: Options of the searches.
+        report: Called with the progress.
+        first: Hits of the timed search.
+        what: Name of the step in reports of progress.
+
+    Raises:
+        IncompleteAnswer: If the cross-encoder did not finish in time.
+    """
     run, seconds, used = {}, [], ""
 
     def search(query: Query, k: int) -> SearchResult:
@@ -339,7 +352,7 @@ def _dense_model(client: Client, settings: EvaluationSettings, *, whole_corpus: 
 def compared(
     metrics: Sequence[Metric], ours: Rankings, theirs: Rankings, qrels: Qrels, queries: Sequence[str]
 ) -> dict[str, PairedDifference]:
-    """By key of the metric."""
+    """Return by key of each metric how `ours` and `theirs` differ."""
     return {m.key: paired(m.values(ours, qrels, queries), m.values(theirs, qrels, queries)) for m in metrics}
 
 
@@ -380,7 +393,7 @@ def exact_rankings(
     step: StepReport,
     block: int = 512,
 ) -> dict[str, list[str]]:
-    """The best k by exact MaxSim over float32 vectors, a block of documents in memory at a time.
+    """Return the best k documents of each query by exact MaxSim over float32 vectors, with one block in memory at a time.
 
     Equal scores keep the order of the documents, as the engine does.
     """

@@ -79,7 +79,7 @@ class FittedWeights:
 
 
 def record_scores(client: Client, judged: Judged, now: Way, step: StepReport, *, dense: str | None = None) -> RecordedScores:
-    """What each of the scores named in `now` gives to the hits of every query. dense: name of the dense model.
+    """Record the scores named in `now` for the hits of every query; `dense` is the name of the dense model.
 
     No more is found than by a search, because the least score found is what `sum` scales by.
     """

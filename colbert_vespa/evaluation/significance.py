@@ -35,7 +35,7 @@ class PairedDifference:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:
-    """`ours [n]`, `theirs [n]`: a metric of the same queries in the same order.
+    """Compare a metric of the same queries in the same order: `ours [n]` and `theirs [n]`.
 
     Fisher's randomisation test exchanges the two values of a query (Smucker, Allan and Carterette 2007).
     """

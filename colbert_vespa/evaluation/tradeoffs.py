@@ -179,7 +179,10 @@ def built_index(
 
 
 def without_parts(bundle: Bundle) -> Bundle:
-    """Token vectors alone: a codebook would decide on the bits of an index, and a dense model wants vectors of its own."""
+    """Return the bundle with token vectors alone.
+
+    A codebook would determine the bits of an index, and a dense model would need vectors.
+    """
     manifest = bundle.manifest
     parts = {*manifest.codebooks.values(), *(name for part in manifest.dense.values() for name in part.files)}
     files = {name: entry for name, entry in manifest.files.items() if name not in parts}

@@ -101,7 +101,7 @@ class WaysReport:
 
 
 def ways_of(strategies: Sequence[str]) -> list[SearchWay]:
-    """Of an index with those candidates: single scores first, then what MaxSim orders, then fusions."""
+    """Return the ways to search an index with those candidates: by single scores, by candidates and MaxSim, by fusions."""
     parts = [part for name in strategies for part in parts_of(name)]
     finders = [name for name in ("bm25", "dense") if name in parts]
     scores = [name for name in ("bm25", "dense") if name in parts or name == "bm25"]  # hybrid has the words in any case
@@ -184,7 +184,7 @@ def measure_rankings(
     judged: Judged,
     metrics: Sequence[Metric],
 ) -> MeasuredWay:
-    """singles: rankings of the single scores by name, which it is compared with."""
+    """Measure a way to search, and compare it with `singles`: the rankings of the single scores by name."""
     ids = [query.id for query in judged.queries]
     return MeasuredWay(
         name, scores, means(metrics, rankings, judged.qrels, ids),

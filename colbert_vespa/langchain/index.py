@@ -89,7 +89,20 @@ class ColbertDocumentIndex(DocumentIndex):
         return UpsertResponse(succeeded=list(outcome.succeeded), failed=list(outcome.failed))
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
-        """Raises: ValueError without ids; LocalIndexError, VespaError."""
+        """Delete documents by id.
+
+        Args:
+            ids: Ids of the documents.
+            kwargs: Not used; any option is an error.
+
+        Returns:
+            The deleted ids, and those that could not be deleted.
+
+        Raises:
+            ValueError: If no ids are given.
+            LocalIndexError: If the index cannot be written.
+            VespaError: If Vespa does not answer.
+        """
         _check_no_options(kwargs)
         if ids is None:
             raise ValueError("delete needs ids; without ids nothing is deleted")

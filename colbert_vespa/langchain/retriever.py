@@ -142,7 +142,7 @@ class ColbertRetriever(BaseRetriever):
 
 
 def tracing(client: Client) -> LangSmithRetrieverParams:
-    """What LangSmith shows of a retriever."""
+    """Return the properties of a retriever that LangSmith shows."""
     return LangSmithRetrieverParams(
         ls_retriever_name="colbert",
         ls_vector_store_provider="colbert-vespa" if isinstance(locate(client.address), Path) else "vespa",

@@ -19,7 +19,7 @@ _CONTENT, _TYPE = "_node_content", "_node_type"  # LlamaIndex's own names
 
 
 def document_of(node: BaseNode) -> Document:
-    """Fields: the node's metadata and `ref_doc_id`. The whole node goes along in a name that is no field."""
+    """Convert a node to a document whose fields are its metadata and `ref_doc_id`; the whole node is kept beside them."""
     packed = node_to_metadata_dict(node, remove_text=True)
     metadata: dict[str, Any] = {**node.metadata, _CONTENT: packed[_CONTENT], _TYPE: packed[_TYPE]}
     if node.ref_doc_id is not None:
@@ -57,5 +57,5 @@ def scored(hits: Sequence[Hit]) -> list[NodeWithScore]:
 
 
 def encoded_document(node: BaseNode, id_: str) -> Document:
-    """What is encoded of a node that need not be in the index."""
+    """Return the text of a node as a document to encode; the node need not be in the index."""
     return Document(id_, title_of(node.metadata), node.get_content(MetadataMode.NONE))

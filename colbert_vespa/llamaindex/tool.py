@@ -14,7 +14,7 @@ DESCRIPTION = "Searches the documents by meaning and words; gives the best passa
 
 
 def search_tool(retriever: BaseRetriever, name: str = "search_documents", description: str = DESCRIPTION) -> FunctionTool:
-    """The model reads passages with their ids.
+    """Make a tool with which a model searches and reads passages with their ids.
 
     No RetrieverTool, because it would ask for "input is ...": one word that every query has, and that is in many a document.
     """

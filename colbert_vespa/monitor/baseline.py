@@ -118,7 +118,7 @@ def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> f
 
 
 def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:
-    """A row for each kind of drift. What moved beyond its limit is a warning: whether it is bad only its owner knows."""
+    """Return a row for each kind of drift; a change beyond its limit is a warning, because only the owner can judge it."""
     if before.bundle != now.bundle:
         says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}; make it again"
         return Section((CheckRow(AREA, "baseline", WRONG, says),))

@@ -194,7 +194,7 @@ class Monitor:
 
 
 def guarded(area: str, look: Callable[[], Section]) -> Section:
-    """What cannot be seen is a row that says why."""
+    """Run a check; if it fails, return a row with the reason."""
     try:
         return look()
     except ColbertVespaError as error:

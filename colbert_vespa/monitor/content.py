@@ -23,7 +23,11 @@ STATES = {"up": OK, "initializing": WARNING, "retired": WARNING, "maintenance": 
 
 
 def look_at_content(http: HttpClient, config_urls: Sequence[str], services: Sequence[Service]) -> Section:
-    """Cluster controllers run beside the config servers; only one of them answers. Raises: UsageError."""
+    """Check the content cluster by its cluster controllers, which run on the config servers; only one of them answers.
+
+    Raises:
+        UsageError: If a URL is not valid.
+    """
     ports = sorted({service.port for service in services if service.type == CONTROLLER})
     said = [] if ports else ["no config server reports where it is"]
     for url in config_urls:

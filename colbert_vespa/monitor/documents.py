@@ -33,7 +33,7 @@ class EarlierLooks:
 
 
 def look_at_application(http: HttpClient, url: str, seen: EarlierLooks) -> Section:
-    """This look adds to what was seen."""
+    """Check the container, the description and the documents of an application, and update `seen`."""
     container = _container(http, url)
     if container.state != OK:
         return Section((container,))
@@ -67,7 +67,12 @@ def _described(description: Description) -> CheckRow:
 
 
 def counted(http: HttpClient, url: str, settings: AppSettings) -> tuple[int, VespaCoverage]:
-    """Documents of an index that a query finds, and what Vespa says of it. Raises: VespaError, UsageError."""
+    """Return how many documents of an index a query finds, and the coverage that Vespa reports.
+
+    Raises:
+        VespaError: If Vespa does not answer.
+        UsageError: If the URL is not valid.
+    """
     body = {
         "yql": f"select * from {settings.schema} where true",  # noqa: S608 - a checked name
         "model.restrict": settings.schema,

@@ -119,7 +119,7 @@ def _with_health(http: HttpClient, config_url: str, service: Service) -> Service
 
 
 def service_rows(services: Sequence[Service], wanted: int) -> Section:
-    """wanted: the generation of the configuration that is active."""
+    """Return a row for each host, and samples of its services; `wanted` is the active generation of the configuration."""
     hosts: dict[str, list[Service]] = {}
     for service in services:
         hosts.setdefault(service.host, []).append(service)

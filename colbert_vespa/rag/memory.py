@@ -23,7 +23,7 @@ class EncodedDocuments:
         self._rows = np.zeros((0, dim), np.float32)
 
     def add(self, texts: Sequence[str], vectors: Sequence[Matrix], metadatas: Sequence[Mapping[str, Any] | None]) -> None:
-        """vectors: `[t, d]` of each text."""
+        """Append texts with their vectors `[t, d]` and metadata."""
         self.texts += texts
         self.metadatas += metadatas
         self._lengths += [len(D) for D in vectors]

@@ -16,7 +16,13 @@ T = TypeVar("T")
 
 
 def of_hit(hit: Hit, *, zero: bool, several: bool) -> Result:
-    """zero: ranks begin at 0. several: name the index, as there are several."""
+    """Return a hit as RAGatouille's dict.
+
+    Args:
+        hit: The hit.
+        zero: Whether ranks begin at 0.
+        several: Whether several indexes were searched; the dict then names the index.
+    """
     found: Result = {
         "content": passage_text(hit.title, hit.text),
         "score": hit.score,
@@ -41,7 +47,17 @@ def of_text(
     metadata: Mapping[str, Any] | None = None,
     explanation: Explanation | None = None,
 ) -> Result:
-    """Of a text without an index; rank: from 1 on. place: in what was given."""
+    """Return a text that was ranked without an index as RAGatouille's dict.
+
+    Args:
+        content: The text.
+        score: Its score.
+        rank: Its rank, from 1.
+        place: Its position among the given texts.
+        zero: Whether ranks begin at 0.
+        metadata: Its metadata.
+        explanation: Its explanation.
+    """
     found: Result = {"content": content, "score": score, "rank": rank - zero, "result_index": place}
     if metadata is not None:
         found["document_metadata"] = dict(metadata)

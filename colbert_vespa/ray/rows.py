@@ -85,7 +85,15 @@ def _own(names: set[str]) -> set[str]:
 
 
 def with_passages(table: pa.Table, encoded: Sequence[EncodedPassages], by: str, dim: int, dtype: str) -> pa.Table:
-    """The rows with the columns `vectors` and `encoded`. by: `encoding_basis`. dtype: of the vectors."""
+    """Add the columns `vectors` and `encoded` to a table.
+
+    Args:
+        table: The rows.
+        encoded: Passages of each row.
+        by: The `encoding_basis`.
+        dim: Dimensions of the vectors.
+        dtype: Type of the vectors' cells.
+    """
     import pyarrow as pa
 
     passages = [rows for item in encoded for rows in item.vectors]

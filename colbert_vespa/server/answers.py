@@ -33,12 +33,12 @@ _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
 
 
 def answer(body: object, status: int = 200) -> Response:
-    """Numbers that are not finite become null; arrays become lists."""
+    """Return a JSON response; numbers that are not finite become null, and arrays become lists."""
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
 def line(body: object) -> bytes:
-    """Of NDJSON."""
+    """Return a body as one line of NDJSON."""
     return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -160,13 +160,23 @@ class Engine:
         yield Opened([served], await self.thread(self.core.named, [served.known], until), until)
 
     async def write_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Feeds have threads of their own, so that no search waits for one."""
+        """Run a blocking call in the threads of feeds, which are separate so that no search waits for a feed."""
         work: Callable[[], T] = functools.partial(call, *arguments)
         result: T = await asyncio.get_running_loop().run_in_executor(self._writers, work)
         return result
 
     async def run(self, plan: Plan[T], until: float, *, threads: ThreadPoolExecutor | None = None) -> T:
-        """The plan's result. threads: its own. Raises: Refusal at the deadline; as the plan."""
+        """Run a plan and return its result.
+
+        Args:
+            plan: The plan.
+            until: The deadline.
+            threads: Threads to use instead of those of searches.
+
+        Raises:
+            Refusal: At the deadline.
+            ColbertVespaError: As the plan.
+        """
         return await within(until - self.clock(), self._driven(plan, threads or self._threads))
 
     async def _driven(self, plan: Plan[T], threads: ThreadPoolExecutor) -> T:

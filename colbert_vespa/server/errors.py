@@ -37,7 +37,7 @@ def status_of(error: ColbertVespaError) -> int:
 
 
 def detail_of(error: ColbertVespaError) -> str:
-    """What the caller is told: nothing of faults of the server's own files."""
+    """Return the message for the caller; faults of the server's own files are not described."""
     if status_of(error) == HTTPStatus.INTERNAL_SERVER_ERROR:
         return "the server cannot answer this; its log has the reason, under the request's id"
     if _row(error)[1] == "index-unavailable":

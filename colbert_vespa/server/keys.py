@@ -161,13 +161,13 @@ class KeyFile:
 
 
 def key_id(token: str) -> str:
-    """'' where it is not a key at all."""
+    """Return the id of a key, or '' if the token is not a key."""
     found = _TOKEN.fullmatch(token)
     return found[1] if found else ""
 
 
 def same_key(token: str, key: CallerKey | None) -> bool:
-    """In the same time whether the key exists, and however much of it is right."""
+    """Compare a token with a key in constant time, whether or not the key exists."""
     wanted = "0" * 64 if key is None else key.sha256
     return hmac.compare_digest(_hashed(token), wanted) and key is not None and not key.revoked
 

@@ -33,7 +33,7 @@ class _LogLine(logging.Formatter):
 
 
 def log_to_stderr(*, as_json: bool, level: int = logging.INFO) -> None:
-    """For this process; what uvicorn says is an event of the same log."""
+    """Send this process's log to stderr; messages of uvicorn are events of the same log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogLine(as_json))
     for logger, least in ((LOG, level), (logging.getLogger("uvicorn"), logging.WARNING)):

@@ -377,7 +377,7 @@ RerankAnswer = create_model("RerankAnswer", hits=(list[HitAnswer], ...))  # type
 
 
 def result_json(result: SearchResult) -> dict[str, object]:
-    """As ResultAnswer; for a writer that makes null of numbers that are not finite."""
+    """Return a result in the form of ResultAnswer; numbers that are not finite are written as null later."""
     return {**result.to_json(), "hits": list(map(hit_json, result.hits))}
 
 

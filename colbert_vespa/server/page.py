@@ -39,7 +39,7 @@ class PageFiles(StaticFiles):
 
 
 def page_routes(folder: Path = FOLDER) -> list[Route | Mount]:
-    """`/`, which is index.html, and `/page/...`."""
+    """Return the routes `/`, which serves index.html, and `/page/...`."""
     files = PageFiles(directory=folder, check_dir=False)
 
     class Index:

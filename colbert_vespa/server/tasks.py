@@ -98,7 +98,7 @@ class Tasks:
         return found | ({"detail": task.detail} if task.detail else {})
 
     async def finish(self, seconds: float | None = None) -> None:
-        """Waits for what is running, so long at most, and ends it then: what is stored by then stays."""
+        """Wait for running tasks for at most so many seconds, then cancel them; documents stored by then stay."""
         if self._running:
             _, late = await asyncio.wait(list(self._running), timeout=seconds)
             for task in late:

@@ -77,7 +77,7 @@ class Writing:
         return await self._written(_Job(access, "put", documents), name, patience)
 
     async def delete(self, access: Access, name: str, ids: Sequence[str], patience: float | None = None) -> list[Fate]:
-        """As put."""
+        """Delete documents; arguments, result and errors are those of `put`."""
         return await self._written(_Job(access, "delete", [Document(id_) for id_ in ids]), name, patience)
 
     async def _written(self, job: _Job, name: str, patience: float | None) -> list[Fate]:

@@ -128,5 +128,5 @@ _LOSSES: dict[str, Make] = {
 
 
 def make_loss(model: Any, settings: TrainingSettings) -> nn.Module:
-    """`model`: MultiVectorEncoder."""
+    """Make the loss of an objective for a MultiVectorEncoder."""
     return _LOSSES[settings.objective](model, settings)

@@ -39,7 +39,7 @@ class Preparer:
         self._mined, self._work, self._step = work / "mined", work, step
 
     def forget(self) -> None:
-        """What an earlier run mined with the model in its epochs; that of the start stays."""
+        """Remove the negatives that an earlier run mined in its epochs; those of the start stay."""
         for file in self._mined.glob("epoch-*.jsonl"):
             remove_file(file)
 
@@ -77,7 +77,7 @@ class Preparer:
             )  # fmt: skip
 
     def again(self, model: Any, epoch: int) -> list[Example]:
-        """`prepare` with a MultiVectorEncoder in the middle of a run."""
+        """Prepare examples with the MultiVectorEncoder of a running epoch."""
         with tempfile.TemporaryDirectory(prefix="epoch-", dir=self._work) as scratch:
             folder = Path(scratch) / "checkpoint"
             save_checkpoint(model, folder)

@@ -126,7 +126,7 @@ def run_trainer(
 
 
 def trains_on_processor(settings: TrainingSettings) -> bool:
-    """Of several GPUs torch is shown the one that is asked for, before it looks for them.
+    """Tell whether training runs on the CPU; make torch see only the chosen GPU, if one is named.
 
     Raises: UsageError where torch has no such device.
     """

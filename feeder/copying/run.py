@@ -112,7 +112,7 @@ class Copy:
             raise UsageError(f"{to.name} has {there} {what}; copy into an empty index, or use --merge")
 
     def run(self) -> CopySummary:
-        """Copy. Ctrl-C waits for what was handed over; a second one ends at once.
+        """Copy all documents. Ctrl-C waits for those that were submitted; a second one ends at once.
 
         Raises:
             CollectionError: if a document is refused, or the counts do not agree at the end.

@@ -19,7 +19,7 @@ ENCODINGS: Mapping[str, type[OneVector]] = {encoding.name: encoding for encoding
 
 
 def chosen_encoding(bundle: Bundle) -> str:
-    """Of the bundle's passages: what was measured to find enough, else one that is fitted; empty where there is neither."""
+    """Return the encoding that the bundle's measurements chose, else one that is fitted; empty if there is neither."""
     measured = bundle.manifest.candidates
     if measured is not None and measured.encoding:
         return measured.encoding
@@ -27,7 +27,11 @@ def chosen_encoding(bundle: Bundle) -> str:
 
 
 def one_vector(bundle: Bundle, name: str) -> OneVector:
-    """An encoding of the bundle's token vectors. Raises: BundleError where its parameters are missing, damaged or of others."""
+    """Return an encoding of the bundle's token vectors.
+
+    Raises:
+        BundleError: if the encoding is unknown, or its parameters are missing, damaged or of another bundle.
+    """
     kind, dim = ENCODINGS.get(name), bundle.manifest.dim
     if kind is None:
         raise BundleError(f"encoding {name!r} of {bundle.path} is unknown; known: {', '.join(ENCODINGS)}")

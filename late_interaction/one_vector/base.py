@@ -33,15 +33,26 @@ class OneVector(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def fit(cls, sample: Sequence[Matrix], *, dim: int = 0, seed: int = 0, progress: FitReport | None = None) -> OneVector:
-        """Fits to `sample`, the token vectors `[t, d]` of some passages. dim: of the one vector, where it can be chosen.
+        """Fit the encoding to some passages.
 
-        Raises: BundleError where the sample is too small for `dim`, or its passages are all alike.
+        Args:
+            sample: token vectors `[t, d]` of each passage.
+            dim: dimensions of the one vector, if they can be chosen.
+            seed: seed of the random choices.
+            progress: called with the progress.
+
+        Raises:
+            BundleError: if the sample is too small for `dim`, or all its passages are alike.
         """
 
     @classmethod
     @abc.abstractmethod
     def load(cls, path: str | Path) -> OneVector:
-        """What `save` has written. Raises: BundleError naming the file and what is wrong with it."""
+        """Read a file that `save` has written.
+
+        Raises:
+            BundleError: if the file is missing or damaged; the message names it.
+        """
 
     @property
     @abc.abstractmethod
@@ -70,17 +81,17 @@ class OneVector(abc.ABC):
 
     @abc.abstractmethod
     def passages(self, rows: Sequence[Matrix]) -> Matrix:
-        """`[n, dim]` of the token vectors `[t, rows_dim]` of n passages, some of which may have none."""
+        """Return the vectors `[n, dim]` of n passages from their token vectors `[t, rows_dim]`; t may be 0."""
 
     @abc.abstractmethod
     def query(self, rows: Matrix) -> Vector:
-        """`[dim]` of the rows `[q, rows_dim]` of a query."""
+        """Return the vector `[dim]` of a query from its rows `[q, rows_dim]`."""
 
     def passage(self, rows: Matrix) -> Vector:
-        """`[dim]` of the token vectors `[t, rows_dim]` of one passage."""
+        """Return the vector `[dim]` of one passage from its token vectors `[t, rows_dim]`."""
         vector: Vector = self.passages([rows])[0]
         return vector
 
     @abc.abstractmethod
     def save(self, path: str | Path) -> None:
-        """Writes what was fitted."""
+        """Write the fitted parameters to a file."""

@@ -87,7 +87,7 @@ class Lemur(OneVector):
     def fit(
         cls, sample: Sequence[Matrix], *, dim: int = DEFAULT_DIM, seed: int = 0, progress: FitReport | None = None
     ) -> Lemur:
-        """As OneVector.fit; dim is 512 where it is not given."""
+        """Fit the encoding as in `OneVector.fit`; the default of `dim` is 512."""
         passages = [np.asarray(rows, np.float32) for rows in sample if len(rows)]
         total = sum(len(rows) for rows in passages)
         if not 1 <= dim <= MAX_DIM:
@@ -161,7 +161,11 @@ class Lemur(OneVector):
 
     @classmethod
     def load(cls, path: str | Path) -> Lemur:
-        """Raises: BundleError naming the file and what is wrong with it."""
+        """Read a file that `save` has written.
+
+        Raises:
+            BundleError: if the file is missing or damaged; the message names it.
+        """
         arrays: list[NDArray[Any]] = [*load_arrays(path, "file of encoding lemur", NAMES, MAX_BYTES)]
         try:
             if arrays[-1].shape != () or arrays[-1].dtype.kind != "f":
@@ -185,7 +189,7 @@ def _solution(features: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def best_products(passages: Sequence[Matrix], rows: Matrix) -> Matrix:
-    """`[p, n]`: the largest inner product of each of `rows [n, d]` with the vectors `[t, d]` of each passage, t at least 1."""
+    """Return `[p, n]`: the largest inner product of each of `rows [n, d]` with the vectors `[t, d]` of each passage."""
     best: Matrix = np.empty((len(passages), len(rows)), np.float32)
     most = max(1, BLOCK_BYTES // (4 * len(rows)))
     first = 0

@@ -27,7 +27,7 @@ class MeanVector(OneVector):
 
     @classmethod
     def fit(cls, sample: Sequence[Matrix], *, dim: int = 0, seed: int = 0, progress: FitReport | None = None) -> MeanVector:
-        """There is nothing to fit; the dimensions are those of the token vectors."""
+        """Return the encoding for the token vectors' dimensions; nothing is fitted."""
         if not sample:
             raise BundleError("the sample has no passages")
         return cls(sample[0].shape[1])

@@ -26,14 +26,17 @@ class Network:
     shift: Vector
 
     def features(self, rows: Matrix) -> Matrix:
-        """`[n, h]` of `rows [n, d]`."""
+        """Return the features `[n, h]` of `rows [n, d]`."""
         linear = standardised(rows @ self.weights + self.bias) * self.gain + self.shift
         features: Matrix = linear * (0.5 + 0.5 * np.tanh(0.5 * linear))
         return features
 
 
 def trained_network(rows: Matrix, best: Matrix, dim: int, random: np.random.Generator, progress: FitReport | None) -> Network:
-    """A network whose features predict `best [n, m]` of `rows [n, d]` linearly: less each row's mean, which orders nothing."""
+    """Train a network whose features predict `best [n, m]` of `rows [n, d]` linearly.
+
+    Each row's mean is subtracted from `best` first, because it does not affect the order.
+    """
     wanted = best - best.mean(axis=1, keepdims=True)
     wanted /= max(float(wanted.std()), EPSILON)
     weights = _Weights(rows.shape[1], dim, wanted.shape[1], random)
@@ -100,7 +103,7 @@ class _Weights:
 
 
 def standardised(values: Matrix) -> Matrix:
-    """Each row with mean 0 and variance 1."""
+    """Return each row scaled to mean 0 and variance 1."""
     centred = values - values.mean(axis=1, keepdims=True)
     out: Matrix = centred / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + np.float32(EPSILON))
     return out

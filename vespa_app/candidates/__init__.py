@@ -50,7 +50,7 @@ def strategies_of(settings: AppSettings) -> list[Strategy]:
 
 
 def needed_encoding(settings: AppSettings) -> str:
-    """The encoding of the one vector of each passage; empty where no strategy has one."""
+    """Return the encoding of the one vector per passage; empty if no strategy uses one."""
     if any(part not in STRATEGIES for candidates in settings.candidates for part in parts_of(candidates)):
         return ""
     pooled = set(PooledCandidates.own_fields)

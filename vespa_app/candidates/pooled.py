@@ -104,7 +104,16 @@ def hnsw_targets(encoding: OneVector, targets: int, rerank: int) -> int:
 
 
 def encoding_of(own: OneVectorSettings, dim: int, fitted: OneVector | None) -> OneVector:
-    """dim: of token vectors. fitted: of the bundle. Raises: SettingsError where the settings need it, and it is not there."""
+    """Return the encoding that the settings name.
+
+    Args:
+        own: settings of the one vector.
+        dim: dimensions of the token vectors.
+        fitted: the bundle's fitted encoding, if any.
+
+    Raises:
+        SettingsError: if the settings need a fitted encoding that the bundle does not have.
+    """
     if own.encoding == MEAN:
         return MeanVector(dim)
     if fitted is None or fitted.name != own.encoding or fitted.dim != own.dim:
@@ -126,26 +135,26 @@ def pooled_input_sizes(settings: AppSettings) -> dict[str, int]:
 
 
 def pooled_inputs(settings: AppSettings) -> str:
-    """Inputs of a profile that has the score."""
+    """Return the input declarations of a profile that uses the score."""
     cells = "int8" if settings.one_vector.cells == "int8" else "float"
     lines = f"            query({_input(settings)}) tensor<{cells}>(x[{_dim(settings)}])\n"
     return lines + (f"            query({UNIT}) double: 1.0\n" if _has_unit(settings) else "")
 
 
 def pooled_score(settings: AppSettings) -> str:
-    """Closeness; where lengths count, Vespa's is the inner product."""
+    """Return the expression of the score: Vespa's closeness, which is the inner product if lengths count."""
     closeness = f"closeness(field, {FIELD})"
     return f"query({UNIT}) * {closeness}" if _has_unit(settings) else closeness
 
 
 def scaled_pooled(settings: AppSettings) -> str:
-    """The score from 0 to 1: where lengths count it is a similarity, for each query row, less the mean of all passages."""
+    """Return the score scaled to 0 to 1; if lengths count, it is a similarity per query row minus the mean of all passages."""
     score = pooled_score(settings)
     return score if _normalized(settings) else f"max(0, min(1, 0.5 + {score}))"
 
 
 def one_vector_bytes(settings: OneVectorSettings, dim: int) -> int:
-    """Of a stored vector. dim: of token vectors."""
+    """Return the bytes of a stored vector; `dim` is that of the token vectors."""
     return (settings.dim or dim) * ONE_VECTOR_CELLS[settings.cells]
 
 

@@ -98,5 +98,5 @@ def _text(address: httpx.URL) -> str:
 
 
 def start_command() -> str:
-    """What starts Vespa on this machine: docker compose where its file is in the current folder, as in a checkout."""
+    """Return the command that starts Vespa on this machine: docker compose if its file is in the current folder."""
     return _COMPOSE if Path("docker-compose.yml").is_file() else _RUN

@@ -91,7 +91,7 @@ def row_cosines(left: Matrix, right: Matrix) -> NDArray[np.float64]:
 def compare_orders(
     left: Mapping[str, Mapping[str, float]], right: Mapping[str, Mapping[str, float]], k: int
 ) -> tuple[dict[str, float], list[Case]]:
-    """Scores by query and passage. overlap is of the k best of each side; tau and score_error are of what both have.
+    """Compare scores by query and passage: overlap of the k best of each side, tau and score_error of passages that both have.
 
     Passages without rows score minus infinity and have no error; a score that is no number makes every measure one. Cases are
     the queries with the least overlap, where it is not whole, and the largest error.
@@ -140,7 +140,7 @@ def best(scores: Mapping[str, float]) -> list[str]:
 
 
 def worst_rows(cosines: Mapping[str, NDArray[np.float64]], reasons: Mapping[str, str]) -> list[Case]:
-    """The texts whose worst row is worst."""
+    """Return the texts with the least cosine of a row, the worst first."""
     least = {what: float(values.min()) for what, values in cosines.items() if len(values)}
     order: Sequence[str] = sorted(least, key=lambda what: (_low(least[what]), what))
     worst = [what for what in order[:WORST] if not least[what] >= 1 - 1e-6]

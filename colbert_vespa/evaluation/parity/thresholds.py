@@ -56,7 +56,12 @@ class Check:
 
 
 def checks_of(comparison: Comparison, own: Table) -> list[Check]:
-    """own: instead of the table's, by layer or by the comparison's whole name, which wins."""
+    """Return the checks of a comparison.
+
+    Args:
+        comparison: The comparison.
+        own: Thresholds that override the table's, by layer or by the comparison's full name, which takes precedence.
+    """
     layer = comparison.layer
     wanted = dict(THRESHOLDS.get(f"{layer} {comparison.codec}" if comparison.codec and layer in BY_KIND else layer, {}))
     wanted |= {**own.get(layer, {}), **own.get(comparison.name, {})}

@@ -55,7 +55,7 @@ async def get_documents(
     access: Reads,
     timeout: Timeout,
 ) -> Response:
-    """Several documents, in the order of the ids; those that are unknown are left out."""
+    """Return several documents in the order of the ids; unknown ids are omitted."""
     check_sizes(engine, texts=tuple(id), many=len(id))
     found = await engine.get(access, check_ids(id), name, timeout(None))
     body = {"documents": list(map(_document_json, found.values())), "coverage": found.coverage}
@@ -186,7 +186,7 @@ def _only(fate: Fate) -> Response:
 
 @router.get("/{id:id}", responses=responses(DocumentAnswer), operation_id="get_document")
 async def get_document(name: str, id: str, engine: Asked, access: Reads, timeout: Timeout) -> Response:  # noqa: A002
-    """One document with its passages. The id is percent-encoded."""
+    """Return one document with its passages. The id is percent-encoded."""
     wanted = checked_id(id)
     found = await engine.get(access, [wanted], name, timeout(None))
     if wanted not in found:

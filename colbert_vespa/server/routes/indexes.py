@@ -21,7 +21,7 @@ MOST_VALUES = 1_000
 
 @router.get("", responses=responses(IndexesAnswer), operation_id="indexes")
 async def indexes(engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """The served indexes that the caller sees."""
+    """List the served indexes that the caller may see."""
     found = []
     for served in engine.catalog.visible(access):
         try:
@@ -37,7 +37,7 @@ async def indexes(engine: Asked, access: Reads, timeout: Timeout) -> Response:
 
 @router.get("/{name}", responses=responses(IndexAnswer), operation_id="index")
 async def index(name: str, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Documents, passages, version, codec, bytes, growth and drift of an index, and its metadata fields."""
+    """Return documents, passages, version, codec, bytes, growth, drift and metadata fields of an index."""
     return answer(await index_facts(engine, access, name, timeout(None)))
 
 
@@ -50,12 +50,12 @@ async def values(
     timeout: Timeout,
     limit: Annotated[int, Query(ge=1, le=MOST_VALUES)] = 20,
 ) -> Response:
-    """Values of a metadata field that occur, those of most passages first."""
+    """List the values of a metadata field, those of most passages first."""
     return answer({"values": await index_values(engine, access, name, field, limit, timeout(None))})
 
 
 @router.post("/{name}/select", responses=responses(SelectAnswer), operation_id="select")
 async def select(name: str, body: SelectBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Ids of the documents that a filter selects."""
+    """Return the ids of the documents that a filter selects."""
     found = await engine.select(access, body.where, body.limit, name, timeout(body.timeout))
     return answer({"ids": list(found), "coverage": found.coverage, "degraded": engine.catalog.reasons(access, found)})

@@ -56,7 +56,7 @@ async def score(name: str, body: ScoreBody, engine: Asked, access: Reads, timeou
 
 @router.post("/vectors", responses=responses(VectorsAnswer), operation_id="vectors")
 async def vectors(name: str, body: VectorsBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Stored token vectors of passages, by passage id; unknown ids are left out."""
+    """Return stored token vectors by passage id; unknown ids are omitted."""
     check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
     found = await passage_vectors(engine, access, name, check_ids(body.ids), timeout(body.timeout))
     rows = {id_: packed_array(D) for id_, D in found.items()}

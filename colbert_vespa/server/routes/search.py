@@ -84,7 +84,7 @@ def check_counts(engine: Asked, options: SearchOptions) -> None:
 
 @router.post("/rerank", responses=responses(RerankAnswer), operation_id="rerank")
 async def rerank(body: RerankRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Order texts, encoded here, or stored documents by their MaxSim with a query. The id of a text is its place."""
+    """Rank texts, encoded by the server, or stored documents by their MaxSim with a query. The id of a text is its position."""
     query, given = body.one(), body.texts if body.texts is not None else body.ids
     if given is None or (body.texts is not None and body.ids is not None):
         raise UsageError("give either texts or ids")
@@ -106,7 +106,7 @@ async def rerank(body: RerankRequest, engine: Asked, access: Reads, timeout: Tim
 
 @router.post("/explain", responses=responses(SearchAnswer), operation_id="explain")
 async def explain(body: ExplainRequest, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """How a query and the passages of stored documents match, word by word."""
+    """Explain how a query and the passages of stored documents match, word by word."""
     if (body.id is None) == (body.ids is None):
         raise UsageError("give either id or ids")
     ids = [body.id] if body.id is not None else list(body.ids or ())
@@ -119,7 +119,7 @@ async def explain(body: ExplainRequest, engine: Asked, access: Reads, timeout: T
 
 @router.post("/encode", responses=responses(EncodeAnswer), operation_id="encode")
 async def encode(body: EncodeBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
-    """Token vectors of queries or documents, by the model of an index."""
+    """Encode queries or documents as token vectors with the model of an index."""
     if (body.queries is None) == (body.documents is None):
         raise UsageError("give either queries or documents")
     queries, documents = body.queries or [], body.documents or []

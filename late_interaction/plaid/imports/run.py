@@ -81,7 +81,7 @@ def import_index(
 
 
 def maker_of(folder: Path) -> str | None:
-    """The engine whose index `folder` looks like, by its files."""
+    """Return the engine whose index is in `folder`, judged by its files; None if unknown."""
     places = (folder, folder / PYLATE_FOLDER)
     made = (name for name, files, _ in LAYOUTS if any(all((place / file).is_file() for file in files) for place in places))
     return next(made, None)

@@ -48,7 +48,7 @@ class DenseRows:
         return out
 
     def nearest(self, vector: Vector, k: int, selected: Mask, *, exact: bool = False) -> tuple[Places, Vector]:
-        """As nearest.nearest."""
+        """Return the nearest selected rows and their products, as `nearest.nearest` does."""
         return nearest.nearest(self.rows, self.scales, self.links, vector, k, selected, exact=exact)
 
 
@@ -89,17 +89,22 @@ class DenseWriter:
 
 
 def dense_stem(name: str) -> str:
-    """What the names of a model's files in a segment's folder begin with."""
+    """Return the prefix of the names of a model's files in a segment's folder."""
     return f"dense-{name}"
 
 
 def lacks_links(files: Mapping[str, FileEntry], stem: str, count: int) -> bool:
-    """Whether rows of a segment with those files are so many that a graph finds them sooner, and have none."""
+    """Tell whether a segment with those files has enough rows for a graph, but no graph."""
     return count >= nearest.LINKED_FROM and row_files(stem)[2] not in files
 
 
 def open_rows(folder: Path, stem: str, files: Mapping[str, FileEntry], count: int, dim: int) -> DenseRows:
-    """Raises: LocalIndexError naming the file that does not fit; KeyError on one that is not listed."""
+    """Open the rows of a model in a segment's folder.
+
+    Raises:
+        LocalIndexError: if a file does not fit; the message names it.
+        KeyError: if a file is not listed.
+    """
     rows, scales, links = row_files(stem)
     opened = DenseRows(
         open_array(folder, rows, files[rows], "|i1", 2, bulk=True),

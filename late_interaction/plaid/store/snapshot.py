@@ -138,12 +138,12 @@ class Snapshot:
         return sum(entry.files[file].bytes for entry in self.version.segments for file in names if file in entry.files)
 
     def dense_linked(self, name: str) -> int:
-        """Vectors of a dense model that are in a graph, deleted passages included."""
+        """Return the number of vectors of a dense model that are in a graph, including those of deleted passages."""
         links = row_files(dense_stem(name))[2]
         return sum(entry.passages for entry in self.version.segments if links in entry.files)
 
     def dense_unlinked(self, name: str) -> int:
-        """Vectors of segments that would have a graph if they were written with faiss installed."""
+        """Return the number of vectors in segments that lack a graph because faiss was not installed when they were written."""
         segments = self.version.segments
         return sum(entry.passages for entry in segments if lacks_links(entry.files, dense_stem(name), entry.passages))
 
