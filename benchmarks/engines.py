@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,7 +48,8 @@ class Bench:
         index = self.folder / (engine.built_by or engine.name)
         built, out = self.folder / f"{index.name}.build.json", self.folder / f"{engine.name}.search.json"
         if not built.exists():
-            self._process(engine, [*command, "build"], index, built, self.build_threads)
+            cpu = self._process(engine, [*command, "build"], index, built, self.build_threads)
+            built.write_text(json.dumps({**json.loads(built.read_text()), "cpu_s": cpu}))
         before = _out_of_memory(index)
         self._process(engine, [*command, "search"], index, out, self.threads)
         after = _out_of_memory(index)
@@ -61,7 +63,9 @@ class Bench:
             searched["engine_bytes_per_token"] = searched["engine_bytes"] / self.token_vectors
         return json.loads(built.read_text()), searched
 
-    def _process(self, engine: Engine, command: list[str], index: Path, out: Path, threads: int) -> None:
+    def _process(self, engine: Engine, command: list[str], index: Path, out: Path, threads: int) -> float:
+        """Its processor time, in seconds, with that of the processes it started."""
+        before = _children_cpu_s()
         cores = sorted(os.sched_getaffinity(0))[: max(2, self.threads, self.build_threads)]  # batches take two threads
         more = {} if engine.ours is None else {"OURS": json.dumps(dict(engine.ours))}
         try:
@@ -75,6 +79,7 @@ class Bench:
         if done.returncode or not out.exists():
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise Unavailable(f"{command[-1]} failed ({done.returncode}): {lines[-1][:200] if lines else 'nothing said'}")
+        return _children_cpu_s() - before
 
 
 def main() -> None:
@@ -148,6 +153,12 @@ def _run_all(bench: Bench, names: list[str]) -> tuple[dict[str, dict[str, Any]],
         found[name] = figures(built, searched, truth)
         print(f"  {json.dumps(found[name])}", file=sys.stderr, flush=True)
     return found, unavailable
+
+
+def _children_cpu_s() -> float:
+    """User and system time of all processes that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _out_of_memory(index: Path) -> int:

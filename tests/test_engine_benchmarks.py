@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -102,6 +103,25 @@ def test_engines_are_compared_at_equal_recall_by_processor_time():
     assert "| peer | 0.95, not reached | defaults | 0.75 | 2.0 | 1.0 |" in text
     assert "| peer | 0.98, not reached | defaults | 0.75 | 2.0 | 1.0 |" in text
     assert text.count("| lost |") == 1
+
+
+BUILDS = """
+import json, pathlib, sys, time
+while sys.argv[1] == "build" and time.process_time() < 0.2: pass
+pathlib.Path(sys.argv[3]).mkdir(exist_ok=True)
+pathlib.Path(sys.argv[4]).write_text(json.dumps({"seconds": 9, "peak_rss_mb": 1, "efforts": []}))
+"""
+
+
+def test_the_processor_time_of_a_build_is_kept_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "program", lambda _: [sys.executable, "-c", BUILDS])
+    bench = engines.Bench(tmp_path, 1, 1, 10)
+    built, _ = bench.run(ENGINES["exact"])
+    assert built["seconds"] == 9
+    assert 0.2 <= built["cpu_s"] < 9
+    assert bench.run(ENGINES["exact"])[0] == built
+    row = figures({**BUILT, "cpu_s": 3.21}, searched(TRUTH), TRUTH)
+    assert row["build_cpu_s"] == 3.2
 
 
 def test_an_engine_is_told_its_efforts():
