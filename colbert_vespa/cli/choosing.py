@@ -28,6 +28,7 @@ from late_interaction.errors import BundleError, CollectionError, UsageError
 from late_interaction.files import check_folder, replace_folder
 from late_interaction.one_vector import ENCODINGS, OneVector
 from late_interaction.progress import StepReport
+from late_interaction.vector_cache import DocumentEncoder
 from vespa_app.codecs import bundle_codebooks
 
 __all__ = ["DIMS", "ChoiceOptions", "choose_candidates", "record_choice"]
@@ -71,7 +72,8 @@ def choose_candidates(
             raise UsageError(f"{output} is inside the bundle {bundle.path}; give a folder of its own")
     sample = [document for document in islice(documents, READ) if document.vectors or not document.blank]
     random.Random(options.seed).shuffle(sample)
-    report, encodings = _measured(out, bundle, Encoder(bundle) if bundle.encodes else None, sample, options)
+    encoder = Encoder(bundle) if bundle.encodes else None
+    report, encodings = _measured(out, bundle, encoder, sample, options, encoder)
     if output is None:
         return report
     if report.best is None:
@@ -84,15 +86,31 @@ def choose_candidates(
     return report
 
 
-def record_choice(out: Output, bundle: Bundle, encoder: Encoder, texts: Sequence[str], options: ChoiceOptions) -> None:
+def record_choice(
+    out: Output,
+    bundle: Bundle,
+    encoder: Encoder,
+    texts: Sequence[str],
+    options: ChoiceOptions,
+    *,
+    documents_by: DocumentEncoder | None = None,
+) -> None:
     """Measure candidates on texts, and write the choice into the bundle itself, if any candidates reach the goal.
+
+    Args:
+        out: Where progress and results are shown.
+        bundle: The bundle.
+        encoder: Encodes queries.
+        texts: Texts of documents.
+        options: Options of the choice.
+        documents_by: Encodes documents; None for `encoder`.
 
     Raises:
         UsageError: If the sample is too small.
     """
     shuffled = random.Random(options.seed).sample(list(texts), len(texts))
     documents = [Document(str(number), text=text) for number, text in enumerate(shuffled)]
-    report, encodings = _measured(out, bundle, encoder, documents, options)
+    report, encodings = _measured(out, bundle, encoder, documents, options, documents_by or encoder)
     if report.best is not None:
         _record(bundle, report, encodings)
 
@@ -102,10 +120,15 @@ def _record(bundle: Bundle, report: CandidateReport, encodings: dict[str, OneVec
 
 
 def _measured(
-    out: Output, bundle: Bundle, encoder: Encoder | None, documents: Sequence[Document], options: ChoiceOptions
+    out: Output,
+    bundle: Bundle,
+    encoder: Encoder | None,
+    documents: Sequence[Document],
+    options: ChoiceOptions,
+    documents_by: DocumentEncoder | None,
 ) -> tuple[CandidateReport, dict[str, OneVector]]:
     with out.steps() as step:
-        passages = _rows(bundle, encoder, documents, step)
+        passages = _rows(bundle, documents_by, documents, step)
         if len(passages) <= options.goal.k:
             raise UsageError(
                 f"the sample has {len(passages)} passages with text or vectors, and recall@{options.goal.k} needs more than "
@@ -124,7 +147,7 @@ def _measured(
     return report, encodings
 
 
-def _rows(bundle: Bundle, encoder: Encoder | None, documents: Sequence[Document], step: StepReport) -> list[Matrix]:
+def _rows(bundle: Bundle, encoder: DocumentEncoder | None, documents: Sequence[Document], step: StepReport) -> list[Matrix]:
     """Of each passage, as many as are measured. Raises: CollectionError."""
     rules, found, rows = bundle.document_rows, list[Matrix](), 0
     for first in range(0, min(len(documents), MOST_PASSAGES), BLOCK):

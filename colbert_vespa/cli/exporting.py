@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +25,7 @@ from late_interaction.documents import passage_text
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
 from late_interaction.files import check_folder, replace_folder
+from late_interaction.vector_cache import CachedEncoder, DocumentEncoder, VectorCache
 
 __all__ = ["dense_counts", "dense_values", "export_bundle", "export_reranker", "sample_texts"]
 
@@ -165,16 +168,36 @@ def make_bundle(
         bundle = Bundle.open(staging / "bundle", verify=False)
         if texts:
             encoder = Encoder(bundle, device=options.device)
-            taught = texts if options.centroids or options.documents else texts[:CODEBOOK_DOCUMENTS]
-            out.say(f"training the codebook on at most {len(taught)} documents of the sample")
-            with out.steps() as step:
-                add_codebook(
-                    bundle, taught, encoder, bits=options.bits or DEFAULT_BITS, centroids=options.centroids,
-                    documents=options.documents, progress=lambda done, total: step("codebook", done, total),
-                )  # fmt: skip
-            if goal is not None:
-                record_choice(out, Bundle.open(bundle.path, verify=False), encoder, texts, ChoiceOptions(goal))
+            kept = nullcontext(encoder) if goal is None else _encoding_once(encoder, staging / "vectors")
+            with kept as once:
+                _train_codebook(out, bundle, texts, once, options)
+                if goal is not None:
+                    trained = Bundle.open(bundle.path, verify=False)
+                    record_choice(out, trained, encoder, texts, ChoiceOptions(goal), documents_by=once)
         for item in (staging / "bundle").iterdir():
             item.rename(staging / item.name)
         (staging / "bundle").rmdir()
     return Bundle.open(output), report
+
+
+def _train_codebook(
+    out: Output, bundle: Bundle, texts: Sequence[str], encoder: DocumentEncoder, options: ExportOptions
+) -> None:
+    taught = texts if options.centroids or options.documents else texts[:CODEBOOK_DOCUMENTS]
+    out.say(f"training the codebook on at most {len(taught)} documents of the sample")
+    with out.steps() as step:
+        add_codebook(
+            bundle, taught, encoder, bits=options.bits or DEFAULT_BITS, centroids=options.centroids,
+            documents=options.documents, progress=lambda done, total: step("codebook", done, total),
+        )  # fmt: skip
+
+
+@contextmanager
+def _encoding_once(encoder: Encoder, folder: Path) -> Iterator[CachedEncoder]:
+    """Keep the vectors of documents in `folder` meanwhile, so that each text is encoded once."""
+    cache = VectorCache(folder, encoder.bundle.manifest.dim)
+    try:
+        yield CachedEncoder(encoder, cache)
+    finally:
+        cache.close()
+        shutil.rmtree(folder)

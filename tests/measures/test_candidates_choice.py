@@ -9,6 +9,7 @@ from vespa_bundles import small_codebook
 
 from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
 from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.exporting import make_bundle
 from colbert_vespa.evaluation.candidates import (
     PROBES,
     choice_of,
@@ -19,6 +20,7 @@ from colbert_vespa.evaluation.candidates import (
     spans,
 )
 from colbert_vespa.evaluation.recall import RecallGoal
+from exporter import ExportOptions
 from late_interaction.bundle import Bundle, MeasuredCandidates
 from late_interaction.encoder import Encoder
 from late_interaction.errors import UsageError
@@ -219,6 +221,29 @@ def test_export_records_the_choice_in_the_bundle_itself(made, tmp_path):
     record_choice(Output(json_output=True), copy, Encoder(copy), texts, options)
     measured = Bundle.open(tmp_path / "copy").manifest.candidates
     assert measured.goal == 0.5 and measured.recall >= 0.5 and measured.strategy == "pooled"
+
+
+def test_export_encodes_each_text_of_the_sample_once(made, tmp_path, monkeypatch):
+    bundle, sample = made
+    texts = [json.loads(line)["text"] for line in sample.read_text().splitlines()]
+    encoded, encode = [], Encoder.encode_documents
+
+    def exported(_checkpoint, folder, _options, progress):
+        folder.mkdir()
+        bundle.copy_to(folder)
+
+    def counted(self, part, rows=None):
+        encoded.extend(part)
+        return encode(self, part, rows)
+
+    monkeypatch.setattr("colbert_vespa.cli.exporting.export", exported)
+    monkeypatch.setattr(Output, "export_report", lambda *_: None)
+    monkeypatch.setattr(Encoder, "encode_documents", counted)
+    goal = RecallGoal(5, 0.5)
+    written, _ = make_bundle(Output(json_output=True), "none", tmp_path / "b", ExportOptions(sample=texts), goal)
+    assert sorted(encoded) == sorted(texts)
+    assert written.manifest.candidates.goal == 0.5 and "residual" in written.manifest.codebooks
+    assert {path.name for path in written.path.iterdir() if path.is_dir()} == {"codebooks"}
 
 
 def test_export_measures_candidates_on_a_sample_alone(cli, tmp_path):
