@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix, Vector
 
-__all__ = ["FitReport", "OneVector"]
+__all__ = ["LARGEST_CELL", "FitReport", "OneVector"]
 
 LARGEST_CELL = 127  # of int8
 FitReport = Callable[[int, int], None]  # steps done, and steps in all

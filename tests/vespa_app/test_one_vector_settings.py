@@ -13,6 +13,7 @@ from late_interaction.kmeans import unit_rows
 from late_interaction.metadata import MetadataSchema
 from late_interaction.one_vector.mean import MeanVector
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, needed_encoding
+from vespa_app.candidates.dense import encoded_dense
 from vespa_app.changes.staleness import stale_documents
 from vespa_app.codecs import Codebooks, bundle_codebooks
 from vespa_app.package import build_package, check_settings, default_settings
@@ -20,7 +21,7 @@ from vespa_app.planning.memory import passage_bytes
 from vespa_app.planning.request import PlanRequest
 from vespa_app.running import Application, Description
 from vespa_app.running.documents import document_fields
-from vespa_app.settings import AppSettings, OneVectorSettings
+from vespa_app.settings import AppSettings, DenseSettings, OneVectorSettings
 
 DIM = 16
 LEMUR = small_lemur(DIM, 8)
@@ -74,6 +75,11 @@ def test_cells_that_do_not_fit_are_cut_off():
     big = dataclasses.replace(LEMUR, step=1e-6)
     fields = STRATEGIES["pooled"].document_fields(D, DocumentContext(settings=having(WAYS[2]), one_vector=big))
     assert set(numbers(fields["pooled"]["values"], "int8").tolist()) <= {127.0, -127.0}
+
+
+def test_int8_cells_of_a_mean_and_of_a_dense_vector_are_rounded_alike():
+    cells = STRATEGIES["pooled"].document_fields(D, DocumentContext(settings=having(WAYS[5])))["pooled"]["values"]
+    assert cells == encoded_dense(MeanVector(DIM).passage(D), DenseSettings(DIM, cells="int8", distance="dotproduct"))
 
 
 def test_the_default_is_the_mean_and_says_nothing_of_it():

@@ -19,10 +19,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from late_interaction.array_types import I32, Matrix, TokenIds, Vector
+from late_interaction.array_types import I8, I32, Matrix, TokenIds, Vector
 from late_interaction.errors import SettingsError
 from late_interaction.lookup import Lookup
-from late_interaction.one_vector import OneVector
+from late_interaction.one_vector.base import LARGEST_CELL, OneVector
 from late_interaction.thresholds import Thresholds
 from vespa_app.codecs.bfloat16 import upper_halves
 from vespa_app.settings import AppSettings
@@ -47,6 +47,7 @@ __all__ = [
     "first_phase",
     "float_cells",
     "hnsw_lines",
+    "int8_cells",
     "rerank_parameters",
     "second_phase",
     "tensor_hex",
@@ -286,6 +287,12 @@ def vector_hex(vector: Matrix) -> str:
 def float_cells(vector: Matrix, cells: str) -> str:
     """Return `[d]` as the cells of a tensor of float or bfloat16, in hex."""
     return upper_halves(vector).astype(">u2").tobytes().hex() if cells == "bfloat16" else vector_hex(vector)
+
+
+def int8_cells(vector: Vector) -> tuple[I8, float]:
+    """Return `[d]` as int8 cells, the largest of them 127, and the number that one step stands for."""
+    largest = float(np.abs(vector).max()) or 1.0
+    return np.rint(vector * (LARGEST_CELL / largest)).astype(np.int8), largest / LARGEST_CELL
 
 
 def hnsw_lines(links: int, explore: int, distance: str) -> str:

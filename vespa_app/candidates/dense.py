@@ -28,6 +28,7 @@ from vespa_app.candidates.base import (
     first_phase,
     float_cells,
     hnsw_lines,
+    int8_cells,
     rerank_parameters,
     second_phase,
     vector_hex,
@@ -64,7 +65,6 @@ CELLS: Mapping[str, tuple[str, int]] = {  # Vespa's cells, and how many dimensio
 _BYTES = {"float": 4, "bfloat16": 2, "int8": 1}
 _METRICS = {"int8": "angular", "bits": "hamming"}  # for cells that are not the model's own numbers
 _LENGTH_TOLERANCE = 0.01
-_LARGEST = 127  # of int8
 
 
 class DenseCandidates(Strategy):
@@ -209,8 +209,7 @@ def encoded_dense(vector: Vector, own: DenseSettings) -> str:
     if own.cells == "bits":
         return np.packbits(row > 0).tobytes().hex()
     if own.cells == "int8":
-        largest = float(np.abs(row).max()) or 1.0
-        return str(np.rint(row * (_LARGEST / largest)).astype(np.int8).tobytes().hex())
+        return int8_cells(row)[0].tobytes().hex()
     return float_cells(row, own.cells)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from late_interaction.array_types import I8, Matrix, Vector
+from late_interaction.array_types import Matrix, Vector
 from late_interaction.errors import SettingsError
 from late_interaction.one_vector import ENCODINGS, MEAN, OneVector
 from late_interaction.one_vector.mean import MeanVector
@@ -24,6 +22,7 @@ from vespa_app.candidates.base import (
     first_phase,
     float_cells,
     hnsw_lines,
+    int8_cells,
     rerank_parameters,
     second_phase,
     vector_hex,
@@ -47,7 +46,6 @@ FIELD = "pooled"
 UNIT = "qp_unit"
 ONE_VECTOR_CELLS: Mapping[str, int] = {"float": 4, "bfloat16": 2, "int8": 1}  # and their bytes
 WIDER = 2  # times the passages to rerank that HNSW looks for by inner product, or it misses some (docs/performance)
-_LARGEST = 127  # of int8
 
 
 class PooledCandidates(Strategy):
@@ -88,7 +86,7 @@ class PooledCandidates(Strategy):
         vector = encoding.query(request.rows)
         parameters = rerank_parameters(request)
         if own.cells == "int8":
-            cells, step = _steps(vector)
+            cells, step = int8_cells(vector)
             parameters[f"input.query({name})"] = {"values": cells.tobytes().hex()}
             if not encoding.normalized:
                 parameters[f"input.query({UNIT})"] = step * encoding.unit
@@ -187,11 +185,5 @@ def _stored(vector: Vector, encoding: OneVector, cells: str) -> str:
     if cells != "int8":
         return float_cells(vector, cells)
     if encoding.normalized:
-        return _steps(vector)[0].tobytes().hex()
+        return int8_cells(vector)[0].tobytes().hex()
     return encoding.cells(vector).tobytes().hex()
-
-
-def _steps(vector: Vector) -> tuple[I8, float]:
-    """int8 cells, the largest of them 127, and what one step is of the vector's numbers."""
-    step = float(np.abs(vector).max()) / _LARGEST or 1.0
-    return np.rint(vector / step).astype(np.int8), step
