@@ -40,6 +40,7 @@ TARGETS = 1024  # passages whose MaxSim the network learns to predict
 TRAINED_ROWS = 16_384
 SOLVED_ROWS = 8  # fitted rows for each dimension
 MIN_ROWS, MIN_PASSAGES = 2, 16  # rows for each dimension; passages in all
+TOO_LONG = 1_000_000  # whose products overflow float32 when they are summed up
 RIDGE = 1e-2  # of the mean variance of a feature
 LEAST = 1e-4  # of the greatest variance, that a direction of features counts as having
 LARGEST = 0.9995  # share of cells that fit int8
@@ -99,6 +100,8 @@ class Lemur(OneVector):
             )
         random = np.random.default_rng(seed)
         joined = np.concatenate(passages)
+        if not float(np.abs(joined).max()) < TOO_LONG:
+            raise BundleError(f"the sample has token vectors that are not finite or have values of {TOO_LONG:,} or more")
         chosen = random.permutation(total)[: max(TRAINED_ROWS, SOLVED_ROWS * dim)]
         targets = [passages[place] for place in random.permutation(len(passages))[:TARGETS]]
         trained = joined[chosen[:TRAINED_ROWS]]

@@ -116,10 +116,44 @@ def test_gradients_are_those_of_the_squared_error():
             assert slope[place] == pytest.approx((above - below) / 2e-5, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("few", [[], passages(8), [np.zeros((3, DIM), np.float32)] * 100])
-def test_a_sample_that_is_too_small_or_all_alike_is_refused(few):
+def with_a_row_of(value):
+    return [*passages(100), np.full((1, DIM), value, np.float32)]
+
+
+UNFIT = [
+    [], passages(8), [np.zeros((3, DIM), np.float32)] * 100, [np.zeros((0, DIM), np.float32)] * 100,
+    with_a_row_of(np.nan), with_a_row_of(np.inf), with_a_row_of(1e30),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("few", UNFIT)
+def test_a_sample_that_is_too_small_or_all_alike_or_not_finite_is_refused(few):
     with pytest.raises(BundleError):
         Lemur.fit(few, dim=64)
+
+
+EDGES = {
+    "token vectors of one dimension": ([np.sign(rows[:, :1]) for rows in passages(60)], 8),
+    "one dimension": (passages(60), 1),
+    "one token a passage": ([rows[:1] for rows in passages(200)], 16),
+    "passages without": ([*passages(60), *[np.zeros((0, DIM), np.float32)] * 5], 16),
+    "two kinds of passages": ([np.eye(DIM, dtype=np.float32)[:3], np.eye(DIM, dtype=np.float32)[4:7]] * 40, 16),
+    "as few as may be": ([rows[:2] for rows in passages(16)], 16),
+    "long vectors": ([1000 * rows for rows in passages(60)], 16),
+    "short vectors": ([np.float32(1e-6) * rows for rows in passages(60)], 16),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_a_sample_at_the_edge_is_fitted_to_finite_numbers(edge, tmp_path):
+    sample, dim = EDGES[edge]
+    found = Lemur.fit(sample, dim=dim)
+    found.save(tmp_path / "lemur.npz")
+    found = Lemur.load(tmp_path / "lemur.npz")
+    vectors = found.passages(sample)
+    assert vectors.shape == (len(sample), dim) and np.isfinite(vectors).all() and np.abs(found.cells(vectors)).max() >= 120
+    assert np.isfinite(found.query(sample[0])).all() and not found.query(sample[0][:0]).any()
+    assert not vectors[[place for place, rows in enumerate(sample) if not len(rows)]].any()
 
 
 @pytest.mark.parametrize("dim", [0, 5000])
