@@ -111,7 +111,9 @@ def record_choice(
     shuffled = random.Random(options.seed).sample(list(texts), len(texts))
     documents = [Document(str(number), text=text) for number, text in enumerate(shuffled)]
     report, encodings = _measured(out, bundle, encoder, documents, options, documents_by or encoder)
-    if report.best is not None:
+    if report.best is None:
+        out.say("no candidates are recorded in the bundle, so `app` takes its defaults")
+    else:
         _record(bundle, report, encodings)
 
 

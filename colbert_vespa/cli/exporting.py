@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -123,7 +123,9 @@ def export_bundle(
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts), goal)
     register_bundle(bundle)
     out.say(f"bundle written to {output}")
-    return {"bundle": str(output), "sha256": bundle.sha256, **report.to_json()}
+    chosen = bundle.manifest.candidates
+    measured = {} if goal is None else {"candidates": None if chosen is None else asdict(chosen)}
+    return {"bundle": str(output), "sha256": bundle.sha256, **report.to_json(), **measured}
 
 
 def export_reranker(

@@ -1,6 +1,8 @@
 """`candidates`: recall and work of each way on a sample, the cheapest that reaches the goal, and a bundle that has it."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from vespa_bundles import small_codebook
 
 from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
 from colbert_vespa.cli.console import Output
-from colbert_vespa.cli.exporting import make_bundle
+from colbert_vespa.cli.exporting import export_bundle
 from colbert_vespa.evaluation.candidates import (
     PROBES,
     choice_of,
@@ -223,27 +225,42 @@ def test_export_records_the_choice_in_the_bundle_itself(made, tmp_path):
     assert measured.goal == 0.5 and measured.recall >= 0.5 and measured.strategy == "pooled"
 
 
-def test_export_encodes_each_text_of_the_sample_once(made, tmp_path, monkeypatch):
-    bundle, sample = made
-    texts = [json.loads(line)["text"] for line in sample.read_text().splitlines()]
-    encoded, encode = [], Encoder.encode_documents
+@pytest.fixture
+def exported(made, monkeypatch):
+    """`export` copies the bundle, and each text that is encoded is listed."""
+    texts, encode = [], Encoder.encode_documents
 
-    def exported(_checkpoint, folder, _options, progress):
+    def copied(_checkpoint, folder, _options, progress):
         folder.mkdir()
-        bundle.copy_to(folder)
+        made[0].copy_to(folder)
+        return SimpleNamespace(to_json=dict)
 
-    def counted(self, part, rows=None):
-        encoded.extend(part)
+    def listed(self, part, rows=None):
+        texts.extend(part)
         return encode(self, part, rows)
 
-    monkeypatch.setattr("colbert_vespa.cli.exporting.export", exported)
+    monkeypatch.setattr("colbert_vespa.cli.exporting.export", copied)
     monkeypatch.setattr(Output, "export_report", lambda *_: None)
-    monkeypatch.setattr(Encoder, "encode_documents", counted)
-    goal = RecallGoal(5, 0.5)
-    written, _ = make_bundle(Output(json_output=True), "none", tmp_path / "b", ExportOptions(sample=texts), goal)
-    assert sorted(encoded) == sorted(texts)
-    assert written.manifest.candidates.goal == 0.5 and "residual" in written.manifest.codebooks
-    assert {path.name for path in written.path.iterdir() if path.is_dir()} == {"codebooks"}
+    monkeypatch.setattr(Encoder, "encode_documents", listed)
+    return texts
+
+
+def test_export_encodes_each_text_of_the_sample_once(made, tmp_path, exported):
+    goal, output = RecallGoal(5, 0.5), tmp_path / "b"
+    result = export_bundle(Output(json_output=True), "none", output, ExportOptions(), made[1], goal=goal)
+    assert sorted(exported) == sorted(json.loads(line)["text"] for line in made[1].read_text().splitlines())
+    written = Bundle.open(output)
+    assert result["candidates"] == dataclasses.asdict(written.manifest.candidates) and result["candidates"]["goal"] == 0.5
+    assert "residual" in written.manifest.codebooks
+    assert {path.name for path in output.iterdir() if path.is_dir()} == {"codebooks"}
+
+
+def test_export_keeps_the_bundle_where_nothing_reaches_the_goal(made, tmp_path, exported, monkeypatch, capsys):
+    monkeypatch.setattr("colbert_vespa.evaluation.candidates.RERANKS", (5,))
+    goal, output = RecallGoal(5, 1.0), tmp_path / "b"
+    result = export_bundle(Output(json_output=True), "none", output, ExportOptions(), made[1], goal=goal)
+    assert result["candidates"] is None and Bundle.open(output).manifest.candidates is None
+    assert "nothing reaches recall@5 1" in capsys.readouterr().err
 
 
 def test_export_measures_candidates_on_a_sample_alone(cli, tmp_path):
