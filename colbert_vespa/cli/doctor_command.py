@@ -77,8 +77,13 @@ def missing_packages(packages: set[str], installed: Callable[[str], str] = versi
 
 def doctor(
     at: Annotated[
-        str, typer.Option("--from", help="Address of Vespa, a server or an index that should answer.", parser=address)
-    ] = LOCAL_VESPA,
+        str | None,
+        typer.Option(
+            "--from",
+            help=f"Address of Vespa, a server or an index that must answer; default: see whether {LOCAL_VESPA} does.",
+            parser=address,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for it.", parser=real(0, 600, above=True))] = 3.0,
     json_output: Json = False,
 ) -> None:
@@ -87,13 +92,15 @@ def doctor(
     found: dict[str, list[Row]] = {}
     areas: Mapping[str, Callable[[], Iterator[Row]]] = {
         "system": _system, "extras": _extras, "devices": _devices, "docker": _docker,
-        "address": lambda: _answers(at, timeout), "credentials": _credentials,
+        "address": lambda: _answers(at or LOCAL_VESPA, timeout), "credentials": _credentials,
     }  # fmt: skip
     for area, look in areas.items():
         found[area] = list(look())
         out.heading(area)
         out.table({name: says if state == OK else f"{state}: {says}" for name, state, says in found[area]})
     out.result({area: [{"name": n, "state": s, "says": t} for n, s, t in rows] for area, rows in found.items()})
+    if at is not None and any(state != OK for _, state, _ in found["address"]):
+        raise typer.Exit(1)
 
 
 def _system() -> Iterator[Row]:

@@ -42,10 +42,10 @@ def test_packages_that_are_missing_are_named():
 def run(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
-    def call(*arguments):
+    def call(*arguments, code=0):
         with pytest.raises(SystemExit) as end:
             main(["doctor", "--json", *map(str, arguments)])
-        assert end.value.code in (0, None)
+        assert (end.value.code or 0) == code
         said = capsys.readouterr()
         assert max(map(len, said.err.splitlines())) <= 80
         return {area: {row["name"]: row for row in rows} for area, rows in json.loads(said.out.splitlines()[-1]).items()}
@@ -65,8 +65,12 @@ def test_what_is_there_and_what_to_do_about_what_is_not(run, monkeypatch, tmp_pa
     assert "cannot be read" in found["credentials"]["COLBERT_VESPA_TOKEN_FILE"]["says"]
     secret.write_text("hush")
     monkeypatch.delenv("COLBERT_VESPA_TOKEN_FILE")
-    (address,) = run("--from", "http://127.0.0.1:9", "--timeout", 2)["address"].values()
+    (address,) = run("--from", "http://127.0.0.1:9", "--timeout", 2, code=1)["address"].values()
     assert address["state"] == "warning" and "does not answer" in address["says"]
+    (address,) = run("--from", tmp_path / "nope", code=1)["address"].values()
+    assert address["state"] == "warning" and "nope" in address["says"]
+    monkeypatch.setattr("colbert_vespa.cli.doctor_command.LOCAL_VESPA", "http://127.0.0.1:9")
+    assert run("--timeout", 2)["address"]["http://127.0.0.1:9"]["state"] == "warning"  # nobody asked for it
     monkeypatch.setenv("COLBERT_VESPA_TOKEN_FILE", str(secret))
     found = run("--from", index)
     assert found["credentials"]["COLBERT_VESPA_TOKEN_FILE"]["state"] == "ok" and "hush" not in str(found)
@@ -79,7 +83,7 @@ def test_docker_that_does_not_run_is_a_warning(run, monkeypatch, tmp_path):
     )
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    found = run("--from", "http://127.0.0.1:9")["docker"]
+    found = run("--from", "http://127.0.0.1:9", code=1)["docker"]
     assert (found["compose"]["state"], found["engine"]["state"]) == ("ok", "warning")
     assert found["engine"]["says"].startswith("cannot connect to the engine; ")
 
