@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 
+import httpx
 from local_server import LocalServer, QuietHandler
 
 from vespa_app.deploying import deploy
+from vespa_app.deploying.config_server import APPLICATION_PATH
 from vespa_app.running.description import DESCRIPTION_PATH
 
-__all__ = ["ACCEPTED", "Clock", "FakeConfigServer", "deploy_to"]
+__all__ = ["ACCEPTED", "Clock", "FakeConfigServer", "Starting", "deploy_to"]
 
 ACCEPTED = {"session-id": "7", "log": [], "configChangeActions": {"restart": [], "refeed": [], "reindex": []}}
 
@@ -22,6 +26,7 @@ class FakeConfigServer(LocalServer):
         self.converge = [7]
         self.not_serving = 0
         self.package = b""
+        self.application = False
         self.description: dict | None = None
         self.tokens: set[str | None] = set()
         fake = self
@@ -38,6 +43,8 @@ class FakeConfigServer(LocalServer):
                     self.answer(404 if fake.not_serving >= 0 else 200, {})
                 elif self.path == DESCRIPTION_PATH and fake.description is not None:
                     self.answer(200, fake.description)
+                elif self.path == APPLICATION_PATH and fake.application:
+                    self.answer(200, {"generation": 7})
                 else:
                     self.answer(404, {"message": "not found"})
 
@@ -69,6 +76,30 @@ class Clock:
         self.now += seconds
 
 
+class Starting(httpx.BaseTransport):
+    """Vespa as it starts: the first requests of a path are refused, or accepted and dropped."""
+
+    def __init__(self, refused: dict[str, int], dropped: dict[str, int] | None = None) -> None:
+        self.refused, self.dropped = dict(refused), dict(dropped or {})
+        self.real = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if self.refused.get(path, 0):
+            self.refused[path] -= 1
+            request.url = request.url.copy_with(port=9)
+        elif self.dropped.get(path, 0):
+            self.dropped[path] -= 1
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                request.url = request.url.copy_with(port=listening.getsockname()[1])
+                threading.Thread(target=lambda: listening.accept()[0].close()).start()
+                return self.real.handle_request(request)
+        return self.real.handle_request(request)
+
+    def close(self) -> None:
+        self.real.close()
+
+
 def deploy_to(server, app, **arguments):
-    clock = Clock()
+    clock = arguments.pop("clock", None) or Clock()
     return deploy(app, server.url, query_url=server.url, clock=clock, sleep=clock.sleep, **arguments)

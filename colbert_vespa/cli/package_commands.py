@@ -71,7 +71,10 @@ def deploy(
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", help="Seconds to wait until every service is up; default: 300, more for cloud.", parser=SECONDS
+            "--timeout",
+            help="Seconds to wait for a config server that is starting (default: 60), then until every service is up "
+            "(default: 300, more for cloud).",
+            parser=SECONDS,
         ),
     ] = None,
     allow: Annotated[

@@ -6,12 +6,15 @@ import json
 import zipfile
 from types import SimpleNamespace
 
+import httpx
 import pytest
-from fake_config_server import ACCEPTED, deploy_to
+from fake_config_server import ACCEPTED, Clock, Starting, deploy_to
 from vespa_bundles import small_bundle
 
-from late_interaction.errors import SettingsError, UsageError, VespaRefused, VespaUnreachable
+from late_interaction.errors import SettingsError, UsageError, VespaBusy, VespaRefused, VespaUnreachable
 from vespa_app.deploying import deploy, plan_shipment
+from vespa_app.deploying.config_server import HEALTH_PATH, SESSION_PATH
+from vespa_app.deploying.deployment import START_S
 from vespa_app.package import build_package
 from vespa_app.running import Application
 from vespa_app.running.description import read_description
@@ -90,20 +93,49 @@ def test_changes_that_vespa_refuses_are_allowed_only_on_request(server, app):
 
 
 def test_nobody_answers(app):
-    with pytest.raises(VespaUnreachable, match=r"127\.0\.0\.1:9 does not answer") as caught:
-        deploy(app, "http://127.0.0.1:9", query_url="http://127.0.0.1:9")
+    clock = Clock()
+    with pytest.raises(VespaUnreachable, match=r"after 60 s.*127\.0\.0\.1:9") as caught:
+        deploy(app, "http://127.0.0.1:9", query_url="http://127.0.0.1:9", clock=clock, sleep=clock.sleep)
     assert "docker" not in str(caught.value)
+
+
+def test_a_config_server_that_starts_is_waited_for(server, app):
+    said = []
+    report = deploy_to(server, app, progress=said.append, transport=Starting({HEALTH_PATH: 3}, {HEALTH_PATH: 2}))
+    assert (report.generation, report.seconds) == (7, 2.0)
+    assert [line for line in said if line.startswith("waiting")] == [f"waiting for the config server {server.url}"]
+    clock = Clock()
+    with pytest.raises(VespaUnreachable, match=server.url):
+        deploy_to(server, app, clock=clock, timeout=5, transport=Starting({HEALTH_PATH: 10**6}))
+    assert clock.now == 5
+
+
+def test_other_errors_are_not_waited_for(server, app):
+    def unknown_name(request):
+        raise httpx.ConnectError("name or service not known")
+
+    clock = Clock()
+    with pytest.raises(VespaUnreachable, match="not known"):
+        deploy_to(server, app, clock=clock, transport=httpx.MockTransport(unknown_name))
+    with pytest.raises(VespaUnreachable):  # it was up, and the package may have arrived
+        deploy_to(server, app, clock=clock, transport=Starting({SESSION_PATH: 1}))
+    server.accept = (503, {"message": "later"})
+    with pytest.raises(VespaBusy):
+        deploy_to(server, app, clock=clock)
+    assert clock.now == 0
 
 
 def test_docker_that_is_not_up_says_how_to_start_it(app, monkeypatch, tmp_path):
     for module in ("targets", "config_server"):
         monkeypatch.setattr(f"vespa_app.deploying.{module}.DOCKER_CONFIG_URL", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
+    clock = Clock()
     with pytest.raises(VespaUnreachable, match="docker run .* vespaengine/vespa"):
-        deploy(app, "docker", query_url="http://127.0.0.1:9")
+        deploy(app, "docker", query_url="http://127.0.0.1:9", clock=clock, sleep=clock.sleep)
+    assert clock.now == START_S
     (tmp_path / "docker-compose.yml").touch()
     with pytest.raises(VespaUnreachable, match="docker compose up -d --wait"):
-        deploy(app, "docker", query_url="http://127.0.0.1:9")
+        deploy(app, "docker", query_url="http://127.0.0.1:9", clock=clock, sleep=clock.sleep)
 
 
 def test_targets_and_folders_that_are_none(app, tmp_path):

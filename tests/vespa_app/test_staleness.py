@@ -3,14 +3,16 @@
 import dataclasses
 
 import pytest
-from fake_config_server import deploy_to
+from fake_config_server import Clock, Starting, deploy_to
 from vespa_bundles import small_bundle
 
 from late_interaction.errors import UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from vespa_app.changes.staleness import stale_documents, stale_indexes
+from vespa_app.deploying.config_server import HEALTH_PATH
 from vespa_app.package import build_package
 from vespa_app.running import Description
+from vespa_app.running.description import DESCRIPTION_PATH
 from vespa_app.settings import AppSettings
 
 BASE = AppSettings(dim=16, query_rows=8, codec="binary", candidates=("bm25", "exhaustive"))
@@ -38,6 +40,16 @@ def test_another_bundle_over_a_running_index_is_refused_before_anything_is_sent(
     assert report.refeed[0].startswith("feed the documents of index passage again: another bundle")
     assert said[-1] == report.refeed[0]
     assert deploy_to(server, packages[1]).refeed == ()
+
+
+def test_an_application_that_starts_with_its_config_server_is_compared_too(server, packages):
+    deploy_to(server, packages[0])
+    server.package, server.application, clock = b"", True, Clock()
+    with pytest.raises(UsageError, match="another bundle"):
+        deploy_to(server, packages[1], clock=clock, transport=Starting({HEALTH_PATH: 2, DESCRIPTION_PATH: 2}))
+    assert (server.package, clock.now) == (b"", 1.5)
+    deploy_to(server, packages[1], timeout=20, clock=clock, transport=Starting({HEALTH_PATH: 2, DESCRIPTION_PATH: 43}))
+    assert server.package  # an application that does not come up may be replaced
 
 
 def test_what_cannot_be_compared_is_refused(server, packages):

@@ -1,30 +1,35 @@
 """Deploy to a config server.
 
-Call prepareandactivate, wait until every service runs the new generation, until the query port is up and the content
+Wait for one that is starting, call prepareandactivate, wait until every service runs the new generation, until the query port is up and the content
 cluster accepts a document; that document is the application's description.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from late_interaction.errors import VespaRefused, VespaUnreachable
+from late_interaction.errors import VespaError, VespaRefused, VespaUnreachable
+from vespa_app.changes.staleness import read_running
 from vespa_app.deploying.serving import DeployReport, Poll, wait_until_serving
 from vespa_app.deploying.targets import DOCKER_CONFIG_URL, start_command
 from vespa_app.package.zips import zip_folder
-from vespa_app.running.http import answer_json, connect, mapped_errors
+from vespa_app.running.http import answer_json, check, connect, mapped_errors
 
 __all__ = ["APPLICATION_PATH", "CONVERGE_PATH", "SESSION_PATH", "ConfigServer"]
 
+PROBE_TIMEOUT_S = 10.0
 ACCEPT_TIMEOUT_S = 300.0  # the config server may read a large model while the client waits
 _TENANT = "/application/v2/tenant/default"
 SESSION_PATH = f"{_TENANT}/prepareandactivate"
 APPLICATION_PATH = f"{_TENANT}/application/default/environment/prod/region/default/instance/default"
 CONVERGE_PATH = f"{APPLICATION_PATH}/serviceconverge"
+HEALTH_PATH = "/state/v1/health"
 _QUIET_LEVELS = ("INFO", "FINE", "DEBUG", "CONFIG", "EVENT")
 
 
@@ -45,6 +50,52 @@ class ConfigServer:
         """Return where the application answers."""
         return (self._query_url,)
 
+    def wait_for_start(self, seconds: float) -> None:
+        """Wait until a config server that refuses or drops connections answers, at most `seconds`.
+
+        If it then has an application, the query port is waited for too, so that the package is compared with what runs.
+
+        Raises:
+            VespaUnreachable: if it does not answer in time.
+        """
+        if self._answers():
+            return
+        poll = dataclasses.replace(self._poll, timeout=seconds)
+        deadline = poll.clock() + seconds
+        with self._advised():
+            poll.until(self._answers, lambda: f"the config server {self._config_url}", deadline)
+        if self._has_application():
+            urls, waiting = self.running_urls(), f"the application at {self._query_url}"
+            with contextlib.suppress(VespaUnreachable):  # it may be broken, and the package mends it
+                poll.until(lambda: bool(read_running(urls, self._transport)), lambda: waiting, deadline)
+
+    def _answers(self) -> bool:
+        """Tell whether there is an answer, or an error that waiting does not mend: the deployment will report it."""
+        try:
+            with self._client(PROBE_TIMEOUT_S) as client:
+                client.get(HEALTH_PATH)
+        except (httpx.RequestError, httpx.StreamError, VespaError) as error:
+            return not _may_be_starting(error)
+        return True
+
+    def _has_application(self) -> bool:
+        try:
+            with self._client(PROBE_TIMEOUT_S) as client, mapped_errors(self._config_url):
+                check(client.get(APPLICATION_PATH))
+        except VespaError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _advised(self) -> Iterator[None]:
+        """Add to VespaUnreachable how Vespa is started on this machine."""
+        try:
+            yield
+        except VespaUnreachable as error:
+            if self._config_url != DOCKER_CONFIG_URL:
+                raise
+            raise VespaUnreachable(f"{error}; to start Vespa: {start_command()}", error.status) from None
+
     def deploy(self, more: Mapping[str, bytes]) -> DeployReport:
         """Send the package plus `more` files, and wait until it serves.
 
@@ -52,12 +103,8 @@ class ConfigServer:
             VespaRefused: with Vespa's message.
             VespaUnreachable: if services are not up in time; the message names them.
         """
-        try:
+        with self._advised():
             answer = self._activate(more)
-        except VespaUnreachable as error:
-            if self._config_url != DOCKER_CONFIG_URL:
-                raise
-            raise VespaUnreachable(f"{error} Start it with: {start_command()}", error.status) from None
         return self._wait(answer)
 
     def _activate(self, more: Mapping[str, bytes]) -> dict[str, Any]:
@@ -106,6 +153,16 @@ class ConfigServer:
 
     def _client(self, timeout: float) -> httpx.Client:
         return connect(self._config_url, timeout=timeout, connections=1, transport=self._transport)
+
+
+def _may_be_starting(error: Exception) -> bool:
+    """Tell whether connections are refused, or dropped as docker does for a port that nothing listens on yet."""
+    if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
+        return True
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConnectionRefusedError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _service_name(service: dict[str, Any]) -> str:

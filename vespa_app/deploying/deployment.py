@@ -23,6 +23,8 @@ from vespa_app.package import check_package
 
 __all__ = ["deploy"]
 
+START_S = 60.0  # for a config server that does not accept connections yet
+
 
 def deploy(
     package_folder: str | Path,
@@ -43,7 +45,8 @@ def deploy(
         target: "docker", "cloud" (its dev zone), "cloud-prod", or the URL of a config server.
         query_url: URL of that server's container; by default port 8080 of the same host if the target has the usual port
             19071.
-        timeout: seconds for everything after Vespa has accepted the package; by default what suits the target.
+        timeout: seconds for everything after Vespa has accepted the package; by default what suits the target. A config
+            server that is starting gets as long before that, by default 60 seconds.
         allow: Vespa's names of changes that it refuses by default, such as field-type-change, allowed for this deployment
             only; and `refeed`, for a package that invalidates the documents of the running application.
         progress: called with a line before each step.
@@ -74,6 +77,7 @@ def deploy(
         if query_url is None:
             poll.say(f"queries go to {answers}, the usual port; --query-url names another")
         place = ConfigServer(folder, config_url, answers, poll, transport)
+        place.wait_for_start(START_S if timeout is None else timeout)
     running = read_running(place.running_urls(), transport)
     stale = documents_to_feed(running, description, allowed=REFEED in allow)
     if target == "cloud-prod":
