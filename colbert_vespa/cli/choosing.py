@@ -19,6 +19,7 @@ from colbert_vespa.evaluation.candidates import (
 )
 from colbert_vespa.evaluation.recall import RecallGoal
 from exporter.codebooks import record_candidates
+from feeder.sources import check_columns
 from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
@@ -64,13 +65,14 @@ def choose_candidates(
     Raises:
         BundleError: If `output` is given and no candidates reach the goal.
         UsageError: If the sample is too small.
-        CollectionError: If a document does not fit the bundle; the message names it.
+        CollectionError: If a document does not fit the bundle, or a column that the command line names is missing.
     """
     if output is not None:
         check_folder(output, owned=is_bundle_folder)
         if bundle.path.resolve() in output.resolve().parents:
             raise UsageError(f"{output} is inside the bundle {bundle.path}; give a folder of its own")
     sample = [document for document in islice(documents, READ) if document.vectors or not document.blank]
+    check_columns([documents])
     random.Random(options.seed).shuffle(sample)
     encoder = Encoder(bundle) if bundle.encodes else None
     report, encodings = _measured(out, bundle, encoder, sample, options, encoder)

@@ -17,7 +17,7 @@ from colbert_vespa.evaluation.recall import RecallGoal
 from exporter import ExportOptions, export, export_cross_encoder
 from exporter.codebooks import DEFAULT_BITS, add_codebook
 from exporter.verification import ExportReport
-from feeder.sources import ROW, ColumnMapping, SourceSettings, open_sources
+from feeder.sources import ROW, ColumnMapping, SourceSettings, check_columns, open_sources
 from late_interaction.bundle import DENSE, Bundle, is_bundle_folder
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.codebook_training import CODEBOOK_DOCUMENTS
@@ -44,7 +44,9 @@ def sample_texts(source: str, most: int = MAX_SAMPLE, columns: Sequence[str] | N
         UsageError: If no document has text.
     """
     settings = with_columns(SourceSettings(ColumnMapping(id=ROW)), columns)
-    texts = [passage_text(d.title, d.text) for d in islice(open_sources([source], settings)[0], most) if not d.blank]
+    documents = open_sources([source], settings)[0]
+    texts = [passage_text(d.title, d.text) for d in islice(documents, most) if not d.blank]
+    check_columns([documents])
     if not texts:
         raise UsageError(f"{source} has no document with text; give some of the documents to be indexed")
     return texts

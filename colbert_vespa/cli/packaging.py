@@ -12,7 +12,7 @@ from typing import Any
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.source_options import field_types, with_columns
 from feeder.feeding.survey import survey
-from feeder.sources import SourceSettings, open_sources
+from feeder.sources import SourceSettings, check_columns, open_sources
 from late_interaction.bundle import Bundle
 from late_interaction.bundle_cache import register_bundle
 from late_interaction.errors import UsageError
@@ -47,8 +47,10 @@ def chosen_settings(
     if columns and not sample:
         raise UsageError("--column applies to the documents of --sample; give --sample")
     sources = open_sources(sample, with_columns(SourceSettings(), columns))
-    fields = survey((document for source in sources for document in source), types=field_types(types)).schema
-    return default_settings(bundle, fields, codec=codec, candidates=tuple(candidates), recall=recall)
+    surveyed = survey((document for source in sources for document in source), types=field_types(types))
+    check_columns(sources)
+    surveyed.check_types()
+    return default_settings(bundle, surveyed.schema, codec=codec, candidates=tuple(candidates), recall=recall)
 
 
 def write_package(

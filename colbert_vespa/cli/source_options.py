@@ -15,7 +15,7 @@ SINGLE, SEVERAL = ("id", "vectors"), ("title", "text", "metadata")  # columns of
 
 
 def with_columns(settings: SourceSettings, given: Sequence[str] | None) -> SourceSettings:
-    """Return `settings` with these columns, each ROLE=COLUMN; they replace those of the same role.
+    """Return `settings` with these columns, each ROLE=COLUMN, which replace those of the same role and must occur.
 
     Raises:
         UsageError: If an item has another form, its role is unknown, or a role that takes one column is given twice.
@@ -28,7 +28,9 @@ def with_columns(settings: SourceSettings, given: Sequence[str] | None) -> Sourc
             raise UsageError(f"--column {role} is given twice: {found[role][0]!r} and {column!r}")
         found.setdefault(role, []).append(column)
     columns = {role: names[0] if role in SINGLE else tuple(names) for role, names in found.items()}
-    return dataclasses.replace(settings, columns=dataclasses.replace(settings.columns, **columns))  # type: ignore[arg-type]
+    required = tuple(name for role, names in found.items() if role != "id" for name in names)
+    chosen = dataclasses.replace(settings.columns, **columns)  # type: ignore[arg-type]
+    return dataclasses.replace(settings, columns=chosen, required=required)
 
 
 def field_types(given: Sequence[str] | None) -> dict[str, FieldType]:

@@ -22,7 +22,7 @@ from feeder.feeding.pipeline import Feed, Pacing
 from feeder.feeding.survey import Survey, survey
 from feeder.own_files import check_appendable, check_own_file
 from feeder.signals import Stop
-from feeder.sources import FileSource, Note, SourceReport, Spool, spooled
+from feeder.sources import FileSource, Note, SourceReport, Spool, check_columns, spooled
 from feeder.sources.column_use import NO_TEXT_COLUMN
 from feeder.sources.spool import checked_document
 from feeder.targets import Target
@@ -275,6 +275,7 @@ def _surveyed(documents: _Limited, schema: MetadataSchema | None, options: FeedO
         for note in documents.notes:
             if note.kind == NO_TEXT_COLUMN:
                 raise CollectionError(f"no document has text: {note}")
+    check_columns(documents.sources)
     return surveyed
 
 
@@ -293,7 +294,9 @@ def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, optio
 
     target = open_vespa(url, bundle)
     try:
-        return _surveyed(documents, target.schema, options), target
+        surveyed = _surveyed(documents, target.schema, options)
+        surveyed.check_types(target.schema.fields)
+        return surveyed, target
     except BaseException:
         target.close()
         raise
@@ -302,6 +305,8 @@ def _open_vespa(documents: _Limited, url: VespaUrl, bundle: Bundle | None, optio
 def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options: FeedOptions) -> Opened:
     """Open an existing index first, so that it is known to be writable before anything is read."""
     surveyed = None if is_there(path) else _surveyed(documents, options.schema, options)
+    if surveyed is not None:
+        surveyed.check_types(options.schema.fields if options.schema else ())
     if surveyed is not None and options.operation == "put":
         _check_some_text(surveyed, documents.notes, path, bundle)
         _check_vectors(surveyed, bundle, options)
@@ -317,6 +322,7 @@ def _open_local(documents: _Limited, path: Path, bundle: Bundle | None, options:
     taken: dict[str, FieldType] = {}
     try:
         surveyed = surveyed or _surveyed(documents, options.schema, options)
+        surveyed.check_types(target.schema.fields)
         further = {name: type_ for name, type_ in surveyed.schema.fields.items() if name not in target.schema.fields}
         taken = further if options.add_fields or _made_without_documents(target) else {}
         if (schema := MetadataSchema({**target.schema.fields, **taken})) != surveyed.schema:
@@ -361,17 +367,17 @@ class _Limited:
     """Several sources as one that can be read again, up to a limit."""
 
     def __init__(self, sources: Sequence[Iterable[Document]], limit: int | None) -> None:
-        self._sources, self._limit = sources, limit
+        self.sources, self._limit = sources, limit
 
     def __iter__(self) -> Iterator[Document]:
         """Yield documents; CollectionError if an item is not a document."""
-        for place, item in enumerate(islice(chain.from_iterable(self._sources), self._limit)):
+        for place, item in enumerate(islice(chain.from_iterable(self.sources), self._limit)):
             yield checked_document(item, place)
 
     @property
     def notes(self) -> tuple[Note, ...]:
         """Return the notes of the latest reading of each source."""
-        return tuple(chain.from_iterable(source.report.notes for source in self._sources if isinstance(source, FileSource)))
+        return tuple(chain.from_iterable(source.report.notes for source in self.sources if isinstance(source, FileSource)))
 
 
 def _notes(documents: _Limited, surveyed: Survey, options: FeedOptions) -> tuple[Note, ...]:

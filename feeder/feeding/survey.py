@@ -35,6 +35,7 @@ class Survey:
         bare: documents with a title and no text.
         bare_ids: the first of their ids.
         ready: documents with their own vectors.
+        untyped: fields of `types` that no document has.
     """
 
     documents: int
@@ -46,10 +47,21 @@ class Survey:
     bare: int = 0
     bare_ids: tuple[str, ...] = ()
     ready: int = 0
+    untyped: tuple[str, ...] = ()
 
     def counts(self, place: int, document_id: str) -> bool:
         """Tell whether the document at `place` is the last, or only, one with its id."""
         return not self.last_place or self.last_place.get(short_hash(document_id), place) == place
+
+    def check_types(self, known: Iterable[str] = ()) -> None:
+        """Check that the types given for metadata fields belong to fields that exist. known: fields of the index.
+
+        Raises:
+            MetadataError: if a field is neither in the documents nor known.
+        """
+        if self.documents and (missing := [name for name in self.untyped if name not in known]):
+            fields = ", ".join(name for name in self.schema.fields if name not in missing) or "none"
+            raise MetadataError(f"no document has a metadata field {missing[0]!r}, which is given a type; fields: {fields}")
 
 
 def survey(
@@ -77,6 +89,7 @@ def survey(
     """
     _check_types(types or {}, schema)
     inference = SchemaInference(types)
+    untyped = dict.fromkeys(types or ())
     hashes = bytearray()
     total = bare = ready = 0
     blanks_at = array("Q")
@@ -93,6 +106,8 @@ def survey(
             bare_ids += [document.id] if bare <= EXAMPLES else []
         hashes += short_hash(document.id)
         total += 1
+        for name in [name for name in untyped if name in document.metadata]:
+            del untyped[name]
         if schema is None:
             inference.add(document.id, document.metadata)
         _check(document, schema or SchemaInference.of([(document.id, document.metadata)], types))
@@ -103,7 +118,8 @@ def survey(
         if last.get(bytes(hashes[16 * place : 16 * place + 16]), place) == place
     ]
     shown = tuple(blank_ids[number] for number in blank if number < len(blank_ids))[:named]
-    return Survey(total, len(blank), shown, duplicates, last, schema or inference.schema(), bare, tuple(bare_ids), ready)
+    found = schema or inference.schema()
+    return Survey(total, len(blank), shown, duplicates, last, found, bare, tuple(bare_ids), ready, tuple(untyped))
 
 
 def _check_types(types: Mapping[str, FieldType], schema: MetadataSchema | None) -> None:

@@ -3,7 +3,7 @@
 from feeder.sources.opening import open_id_lists, open_sources
 from feeder.sources.records import ROW, ColumnMapping, SourceLimits, SourceSettings
 from feeder.sources.report import Note, SourceReport
-from feeder.sources.source import FileSource
+from feeder.sources.source import FileSource, check_columns
 from feeder.sources.spool import Spool, spooled
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SourceReport",
     "SourceSettings",
     "Spool",
+    "check_columns",
     "open_id_lists",
     "open_sources",
     "spooled",

@@ -103,7 +103,7 @@ def open_id_lists(sources: Sequence[str], settings: SourceSettings | None = None
     """
     settings = settings or SourceSettings()
     columns = dataclasses.replace(settings.columns, title=(), text=(), metadata=(), vectors="", dense={})
-    found = open_sources(sources, dataclasses.replace(settings, columns=columns))
+    found = open_sources(sources, dataclasses.replace(settings, columns=columns, required=()))
     for source, opened in zip(sources, found, strict=True):
         kind = "" if settings.format else "-" if source == "-" else bare_suffix(opened.path)
         opened.read = opened.read if opened.path.is_dir() else ID_LISTS.get(kind, opened.read)

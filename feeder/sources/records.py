@@ -103,6 +103,7 @@ class SourceSettings:
         format: kind of the sources, if their names do not tell.
         skip_bad: skip and report files and records that cannot be read.
         delimiter: delimiter of CSV and TSV, if it is not the usual one.
+        required: columns that at least one record must have.
     """
 
     columns: ColumnMapping = field(default_factory=ColumnMapping)
@@ -110,6 +111,7 @@ class SourceSettings:
     format: str = ""
     skip_bad: bool = False
     delimiter: str = ""
+    required: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the delimiter.

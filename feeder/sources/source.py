@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from feeder.sources.report import Note, SourceReport
 from late_interaction.documents import Document
 from late_interaction.errors import CollectionError
 
-__all__ = ["BadRecord", "FileSource", "Item", "Reader"]
+__all__ = ["BadRecord", "FileSource", "Item", "Reader", "check_columns"]
 
 
 class BadRecord(CollectionError):
@@ -39,6 +39,7 @@ class FileSource:
         settings: its settings.
         key: prefix of `@row` ids; by default the path's own name.
         report: notes of the latest reading.
+        use: the columns of the latest reading; None before it.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class FileSource:
     settings: SourceSettings = field(default_factory=SourceSettings)
     key: str = ""
     report: SourceReport = field(default_factory=SourceReport, compare=False)
+    use: ColumnUse | None = field(default=None, compare=False)
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents.
@@ -55,7 +57,7 @@ class FileSource:
             CollectionError: if a record cannot be read (unless the settings skip it); the message names file and line.
         """
         self.report = SourceReport()
-        use = ColumnUse(self.settings.columns)
+        self.use = use = ColumnUse(self.settings.columns, self.settings.required)
         yield from self._documents(use)
         for note in use.notes(self.name):
             self.report.add(note)
@@ -85,3 +87,15 @@ class FileSource:
         if not self.settings.skip_bad:
             raise CollectionError(f"{error}{SKIP if self.path.is_dir() else ''}") from None
         self.report.add(Note("skipped", what, 1, (str(error),)))
+
+
+def check_columns(sources: Iterable[object]) -> None:
+    """Check the latest reading of the file sources among `sources`.
+
+    Raises:
+        CollectionError: if no record had a required column; the message names the columns that there are.
+    """
+    uses = [source.use for source in sources if isinstance(source, FileSource) and source.use and source.use.records]
+    if uses and (missing := set.intersection(*(use.missing for use in uses))):
+        seen = dict.fromkeys(name for use in uses for name in use.seen)
+        raise CollectionError(f"no record has a column {sorted(missing)[0]!r}; columns: {', '.join(map(str, seen))[:400] or 'none'}")

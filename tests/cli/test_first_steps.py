@@ -65,6 +65,40 @@ def test_a_table_is_fed_by_its_own_columns_and_found_by_price_and_date(cli, prod
     assert "'added' is timestamp" in again
 
 
+def test_a_mistyped_column_or_field_is_an_error_that_names_those_that_exist(cli, products, tiny_bundle, tmp_path):
+    bundle, index = str(tiny_bundle.path), tmp_path / "shop"
+    feed = ("feed", products, "--bundle", bundle, "--to", str(index), *COLUMNS)
+    sampled = ("--sample", products, "--column", "title=nmae")
+    for command in (
+        (*feed, "--type", "addded=timestamp"),
+        (*feed, "--column", "title=nmae"),
+        (*feed, "--type", "addded=timestamp", "--dry-run"),
+        ("app", bundle, "-o", str(tmp_path / "app"), "--sample", products, *COLUMNS, "--type", "addded=timestamp"),
+        ("app", bundle, "-o", str(tmp_path / "app"), *sampled, "--column", "id=sku"),
+        ("candidates", bundle, *sampled),
+        ("export", bundle, "-o", str(tmp_path / "bundle"), *sampled),
+    ):
+        told = error(cli(*command, code=1))
+        wrong = "addded" if "addded=timestamp" in command else "nmae"
+        assert repr(wrong) in told and "added" in told.replace(wrong, ""), told
+        assert not index.exists() and not (tmp_path / "app").exists() and not (tmp_path / "bundle").exists()
+    cli(*feed, "--type", "added=timestamp")
+    told = error(cli(*feed, "--type", "addded=timestamp", "--add-fields", code=1))
+    assert "'addded'" in told
+    assert told.count("addded") == 1 and "added, price" in told
+
+
+def test_a_field_of_the_index_needs_no_document_and_a_column_only_one(cli, tiny_bundle, tmp_path):
+    parts = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"]
+    parts[0].write_text('{"id": "a", "text": "tea", "added": null}\n{"id": "b", "text": "milk", "name": "Milk"}\n')
+    parts[1].write_text('{"id": "c", "text": "water", "name": "Water"}\n')
+    parts[2].write_text('{"id": "d", "text": "coffee"}\n')
+    feed = ("--bundle", str(tiny_bundle.path), "--to", str(tmp_path / "index"), "--type", "added=timestamp")
+    both = ("feed", *map(str, parts), *feed, "--column", "title=name", "--json")
+    assert last(cli(*both))["acknowledged"] == 4
+    assert last(cli("feed", str(parts[2]), *feed, "--json"))["already_there"] == 1
+
+
 def test_a_date_that_is_text_names_the_option_that_makes_it_one(cli, products, tiny_bundle, tmp_path):
     index = str(tmp_path / "shop")
     cli("feed", products, "--bundle", str(tiny_bundle.path), "--to", index, *COLUMNS)
