@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +12,39 @@ from late_interaction.extras import required
 
 with required("local", "a local index"):
     import numba
+    from numba.core import event
 
-__all__ = ["FAST", "compiler"]
+__all__ = ["ANNOUNCEMENT", "FAST", "LOG", "Announcement", "compiler"]
+
+LOG = logging.getLogger("late_interaction.compiling")
 
 FAST = {"reassoc", "contract", "nsz"}  # for `fastmath`: sums in any order, but NaN and infinity stay what they are
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Announcement(event.Listener):  # type: ignore[misc]
+    """Logs once that a kernel is being compiled. Nothing is logged for kernels that are loaded from the cache.
+
+    Attributes:
+        told: whether it was logged.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_start(self, event: Any) -> None:
+        """Log the first compilation of a function of this package."""
+        module = str(event.data["dispatcher"].py_func.__module__)
+        if not self.told and module.startswith(f"{__package__}."):
+            self.told = True
+            LOG.info("compiling kernels, once for this installation: the first run takes some seconds longer")
+
+    def on_end(self, event: Any) -> None:
+        """Do nothing."""
+
+
+ANNOUNCEMENT = Announcement()
+event.register("numba:compile", ANNOUNCEMENT)
 
 
 def compiler(*sources: str, **options: Any) -> Callable[[_Function], _Function]:

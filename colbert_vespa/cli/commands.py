@@ -10,7 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from colbert_vespa.cli.candidates_command import candidates
-from colbert_vespa.cli.console import INTERRUPTED, Output, drop_unwritten, output_lost, prepare_streams, print_error
+from colbert_vespa.cli.console import (
+    INTERRUPTED,
+    Output,
+    announce_compiling,
+    drop_unwritten,
+    output_lost,
+    prepare_streams,
+    print_error,
+)
 from colbert_vespa.cli.doctor_command import doctor
 from colbert_vespa.cli.evaluate_commands import evaluate, parity
 from colbert_vespa.cli.feed_command import feed
@@ -48,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Arguments of the command line; default: those of the process.
     """
     prepare_streams()
+    announce_compiling()
     try:
         status = app(arguments, standalone_mode=False)
         if not status and output_lost():

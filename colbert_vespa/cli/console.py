@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
     from vespa_app.changes import Change
     from vespa_app.planning import Plan
 
-__all__ = ["INTERRUPTED", "Output", "drop_unwritten", "json_line", "output_lost", "prepare_streams", "print_error"]
+__all__ = [
+    "INTERRUPTED",
+    "Output",
+    "announce_compiling",
+    "drop_unwritten",
+    "json_line",
+    "output_lost",
+    "prepare_streams",
+    "print_error",
+]
 
 INTERRUPTED = 130  # exit code, as shells report a program that Ctrl-C ended
 _ESCAPED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # in JSON, where others are escaped anyway
@@ -72,6 +82,22 @@ def prepare_streams() -> None:
             setattr(sys, name, _ClosedStream())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+class _Announcing(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        Terminal(stderr=True, highlight=False, soft_wrap=True).print(escape(record.getMessage()))
+
+
+_ANNOUNCING = _Announcing()
+
+
+def announce_compiling() -> None:
+    """Print a line to stderr when the first run of an installation compiles kernels, if a person is watching."""
+    if sys.stderr.isatty():
+        logger = logging.getLogger("late_interaction.compiling")  # by name, because its module imports numba
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_ANNOUNCING)
 
 
 def json_line(data: Mapping[str, object], encoding: str | None) -> str:

@@ -2,12 +2,14 @@
 
 import io
 import json
+import logging
+import sys
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from colbert_vespa.cli.console import Output
+from colbert_vespa.cli.console import Output, announce_compiling
 from colbert_vespa.cli.terminal import Terminal
 from feeder.feeding.ledger import FeedSummary
 from feeder.sources import Note
@@ -30,6 +32,20 @@ def test_no_control_character_reaches_a_terminal(wrapped):
     console.print(table)
     console.print(shown)
     assert not controls(out.getvalue()) and "title" in out.getvalue()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_person_is_told_that_kernels_are_compiled(watched, monkeypatch):
+    logger = logging.getLogger("late_interaction.compiling")
+    for name, value in (("handlers", []), ("level", logger.level)):
+        monkeypatch.setattr(logger, name, value)
+    error = io.StringIO()
+    error.isatty = lambda: watched
+    monkeypatch.setattr(sys, "stderr", error)
+    announce_compiling()
+    announce_compiling()
+    logger.info("compiling kernels")
+    assert error.getvalue().count("compiling kernels") == watched
 
 
 def test_styles_are_still_there():

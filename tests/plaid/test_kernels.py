@@ -1,16 +1,19 @@
 """Compiled kernels that are kept on disk belong to the sources that they were made of."""
 
 import ast
+import importlib.util
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 import late_interaction
-from late_interaction import lookup_kernels, residual_kernels
+from late_interaction import compiling, lookup_kernels, residual_kernels
 from late_interaction.plaid.searching import kernels as searching_kernels
 from late_interaction.plaid.store import kernels as store_kernels
 
@@ -54,3 +57,24 @@ def test_every_source_that_kernels_take_code_from_is_in_their_names(kernels):
     for compiler in compilers:
         sources = [ast.unparse(source).removesuffix(".__file__") for source in compiler.args]
         assert sources == ["__file__", *(module.rpartition(".")[2] for module in sorted(inlined))]
+
+
+def test_compiling_is_announced_once_and_loading_from_the_cache_is_not(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "doubling.py"
+    source.write_text("def double(x):\n    return x + x\n")
+
+    def kernel(package):
+        spec = importlib.util.spec_from_file_location(f"{package}.doubling", source)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        spec.loader.exec_module(module)
+        return compiling.compiler(str(source))(module.double)
+
+    caplog.set_level(logging.INFO, logger=compiling.LOG.name)
+    for package, calls, lines in (("elsewhere", (1,), 0), ("late_interaction", (1, 1.5), 1), ("late_interaction", (1, 1.5), 0)):
+        monkeypatch.setattr(compiling.ANNOUNCEMENT, "told", False)
+        caplog.clear()
+        double = kernel(package)
+        assert [double(number) for number in calls] == [2 * number for number in calls]
+        assert len(caplog.records) == lines
