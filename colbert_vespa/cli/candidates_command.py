@@ -24,7 +24,12 @@ def candidates(
     goal: Annotated[str, typer.Option("--goal", help="Share of the exact top k that must be found.")] = "recall@10=0.98",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write a copy of the bundle with the choice here.", parser=folder_to_write),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write a copy of the bundle with the choice here; replaces a bundle that is there.",
+            parser=folder_to_write,
+        ),
     ] = None,
     queries: Annotated[
         Path | None,

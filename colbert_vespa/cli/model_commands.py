@@ -43,7 +43,10 @@ def export(
             parser=checkpoint,
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Bundle folder to write; replaces a bundle that is there.", parser=folder_to_write),
+    ],
     quantize: Annotated[
         list[str] | None, typer.Option("--quantize", help="Also write a smaller graph: int8, int8-tensor, fp16. Repeatable.")
     ] = None,
@@ -137,7 +140,10 @@ def export(
 
 def bundle(
     dim: Annotated[int, typer.Option("--dim", help="Numbers per row, up to 4,096.", parser=whole(1, 4096))],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Bundle folder to write.", parser=folder_to_write)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Bundle folder to write; replaces a bundle that is there.", parser=folder_to_write),
+    ],
     sample: Annotated[
         Path | None,
         typer.Option("--sample-vectors", help="Some of your documents with vectors; trains the codebook.", parser=path),
