@@ -92,7 +92,11 @@ class Starting(httpx.BaseTransport):
             self.dropped[path] -= 1
             with socket.create_server(("127.0.0.1", 0)) as listening:
                 request.url = request.url.copy_with(port=listening.getsockname()[1])
-                threading.Thread(target=lambda: listening.accept()[0].close()).start()
+
+                def drop() -> None:
+                    listening.accept()[0].close()
+
+                threading.Thread(target=drop).start()
                 return self.real.handle_request(request)
         return self.real.handle_request(request)
 

@@ -98,4 +98,6 @@ def check_columns(sources: Iterable[object]) -> None:
     uses = [source.use for source in sources if isinstance(source, FileSource) and source.use and source.use.records]
     if uses and (missing := set.intersection(*(use.missing for use in uses))):
         seen = dict.fromkeys(name for use in uses for name in use.seen)
-        raise CollectionError(f"no record has a column {sorted(missing)[0]!r}; columns: {', '.join(map(str, seen))[:400] or 'none'}")
+        raise CollectionError(
+            f"no record has a column {sorted(missing)[0]!r}; columns: {', '.join(map(str, seen))[:400] or 'none'}"
+        )

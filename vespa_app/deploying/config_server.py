@@ -1,7 +1,7 @@
 """Deploy to a config server.
 
-Wait for one that is starting, call prepareandactivate, wait until every service runs the new generation, until the query port is up and the content
-cluster accepts a document; that document is the application's description.
+Wait for one that is starting, call prepareandactivate, wait until every service runs the new generation, until the query
+port is up and the content cluster accepts a document; that document is the application's description.
 """
 
 from __future__ import annotations
