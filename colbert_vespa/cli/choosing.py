@@ -38,6 +38,7 @@ MOST_PASSAGES, MOST_ROWS = 20_000, 1_500_000  # that are measured: exact MaxSim 
 READ = 500_000  # documents of a source
 BLOCK = 256
 DIMS = (256, 512)
+MOST_OF_SAMPLE = 0.1  # as candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,11 @@ def _measured(
         out.say(f"plot: {options.plot}")
     best = report.best
     out.say(f"the cheapest that reaches it: {best.way}, rerank {best.rerank}" if best else _unreached(report))
+    if best and best.rerank > MOST_OF_SAMPLE * report.passages:
+        out.say(
+            f"note: {best.rerank:,} candidates are {best.rerank / report.passages:.0%} of the sample's passages, which says "
+            "little about a larger collection: measure on a larger sample"
+        )
     return report, encodings
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dense_bundles import made_bundle
+from ready import ready_bundle
 from vespa_bundles import small_codebook
 
 from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
@@ -166,6 +167,32 @@ def test_the_command_writes_a_bundle_with_the_choice(cli, made, tmp_path):
     wanted = OneVectorSettings("lemur", 16, "int8") if measured.encoding == "lemur" else OneVectorSettings()
     assert settings.one_vector == wanted
     assert Bundle.open(bundle.path).sha256 == bundle.sha256 != written.sha256
+
+
+def ready_sample(path, broken=None):
+    """60 documents with vectors of four dimensions; one of `broken` has a number that is none."""
+    with path.open("w") as lines:
+        for number, rows in enumerate(passages(60)):
+            vectors = unit(rows[:3, :4]).tolist()
+            if number == broken:
+                vectors[0][1] = float("nan")
+            lines.write(json.dumps({"id": f"d{number}", "vectors": vectors}) + "\n")
+    return str(path)
+
+
+def test_a_sample_of_ready_vectors(cli, tmp_path):
+    """Rows of passages stand for queries, because the bundle has no model."""
+    bundle, sample = ready_bundle(tmp_path / "b", dim=4), ready_sample(tmp_path / "sample.jsonl")
+    given = ("candidates", str(bundle.path), "--dim", "4", "--count", "9", "--goal", "recall@5=0.9")
+    done = cli(*given, "--sample", sample, "-o", str(tmp_path / "chosen"), "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["queries"] == 9
+    assert "of the sample's passages" in done.stderr  # 50 of 60
+    assert Bundle.open(tmp_path / "chosen").manifest.candidates.recall >= 0.9
+    assert "--queries" in cli(*given, "--sample", sample, "--queries", sample, code=2).stderr
+    broken = ready_sample(tmp_path / "broken.jsonl", broken=7)
+    refused = cli(*given, "--sample", broken, "-o", str(tmp_path / "none"), code=1)
+    assert "broken.jsonl" in refused.stderr or "'d7'" in refused.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_goal_that_nothing_reaches_writes_no_bundle(cli, made, tmp_path, monkeypatch):
