@@ -15,7 +15,7 @@ from late_interaction.extras import require
 
 __all__ = ["candidates"]
 
-MOST_QUERIES = 10_000
+MOST_QUERIES = 2_000  # whose scores of all passages are in memory at once
 
 
 def candidates(

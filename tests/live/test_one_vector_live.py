@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dense_bundles import made_bundle
 
+from colbert_vespa.evaluation.recall import RecallGoal, measure_recall
 from exporter.codebooks import record_candidates
 from feeder.targets import EncodedDocument
 from feeder.targets.vespa import VespaTarget
@@ -88,3 +89,19 @@ def test_the_first_score_is_that_of_the_vectors(way, bundle, query):
         assert found == pytest.approx(product, abs=0.03)
     ours, theirs = np.array([[product[id_], found[id_]] for id_ in found]).T
     assert np.corrcoef(ours, theirs)[0, 1] > 0.98
+
+
+def test_recall_of_the_vectors_is_measured_on_the_node(way, bundle):
+    """Among so few passages the graph finds all that comparing one by one does."""
+    own, client = way
+    encoding = MeanVector(DIM) if own.encoding == "mean" else Lemur.load(bundle.file(bundle.manifest.codebooks["lemur"]))
+    rows, passages = Encoder(bundle).encode_queries(QUERIES), [D for _, D in encoded(bundle)]
+    report = measure_recall(client, QUERIES, RecallGoal(5, 1.0), strategies=["pooled"])
+    for point in report.curve:
+        shares = []
+        for Q in rows:
+            exact = set(np.argsort([-maxsim(Q, D) for D in passages])[:5].tolist())
+            near = np.argsort(-(encoding.passages(passages) @ encoding.query(Q)))[: point.rerank].tolist()
+            shares.append(len(exact & set(near)) / 5)
+        assert point.candidates == pytest.approx(np.mean(shares), abs=0.15)  # cells are rounded
+    assert report.curve[-1].recall >= 0.93
