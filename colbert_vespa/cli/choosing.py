@@ -32,7 +32,7 @@ from late_interaction.progress import StepReport
 from late_interaction.vector_cache import DocumentEncoder
 from vespa_app.codecs import bundle_codebooks
 
-__all__ = ["DIMS", "ChoiceOptions", "choose_candidates", "record_choice"]
+__all__ = ["DIMS", "ChoiceOptions", "check_sample", "choose_candidates", "record_choice"]
 
 MOST_PASSAGES, MOST_ROWS = 20_000, 1_500_000  # that are measured: exact MaxSim of 200 queries takes some ten seconds
 READ = 500_000  # documents of a source
@@ -120,6 +120,19 @@ def record_choice(
         _record(bundle, report, encodings)
 
 
+def check_sample(passages: int, goal: RecallGoal) -> None:
+    """Check that a sample has more passages than the goal's k.
+
+    Raises:
+        UsageError: If it has not.
+    """
+    if passages <= goal.k:
+        raise UsageError(
+            f"the sample has {passages} passages with text or vectors, and recall@{goal.k} needs more than {goal.k}: "
+            "give a larger sample"
+        )
+
+
 def _record(bundle: Bundle, report: CandidateReport, encodings: dict[str, OneVector]) -> None:
     record_candidates(bundle, choice_of(report, encodings), encodings.get(report.best.way) if report.best else None)
 
@@ -134,11 +147,7 @@ def _measured(
 ) -> tuple[CandidateReport, dict[str, OneVector]]:
     with out.steps() as step:
         passages = _rows(bundle, documents_by, documents, step)
-        if len(passages) <= options.goal.k:
-            raise UsageError(
-                f"the sample has {len(passages)} passages with text or vectors, and recall@{options.goal.k} needs more than "
-                f"{options.goal.k}: give a larger sample"
-            )
+        check_sample(len(passages), options.goal)
         encodings = _fitted(out, passages, options, step)
         queries = _queries(encoder, passages, documents, options)
         book = bundle_codebooks(bundle, thresholds=False).codebook

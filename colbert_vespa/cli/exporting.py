@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
-from colbert_vespa.cli.choosing import ChoiceOptions, record_choice
+from colbert_vespa.cli.choosing import ChoiceOptions, check_sample, record_choice
 from colbert_vespa.cli.console import Output
 from colbert_vespa.cli.source_options import with_columns
 from colbert_vespa.evaluation.recall import RecallGoal
@@ -122,6 +122,8 @@ def export_bundle(
         )
     sized = options.centroids or options.documents
     texts = sample_texts(str(sample), MAX_LARGE_SAMPLE if sized else MAX_SAMPLE, columns) if sample else None
+    if goal is not None:
+        check_sample(len(texts or ()), goal)
     bundle, report = make_bundle(out, checkpoint, output, replace(options, sample=texts), goal)
     register_bundle(bundle)
     out.say(f"bundle written to {output}")

@@ -293,6 +293,11 @@ def test_export_keeps_the_bundle_where_nothing_reaches_the_goal(made, tmp_path, 
 def test_export_measures_candidates_on_a_sample_alone(cli, tmp_path):
     done = cli("export", "no/such", "-o", str(tmp_path / "b"), "--candidates-goal", "recall@10=0.9", code=2)
     assert "--sample" in done.stderr
+    (tmp_path / "few.jsonl").write_text('{"id": "a", "text": "thread lock"}\n')
+    few = ("--sample", str(tmp_path / "few.jsonl"), "--candidates-goal", "recall@10=0.9")
+    assert (
+        "recall@10" in cli("export", "no/such", "-o", str(tmp_path / "b"), *few, code=2).stderr
+    )  # before the checkpoint is read
     wrong = cli("export", "no/such", "-o", str(tmp_path / "b"), "--sample", "x", "--candidates-goal", "recall@10=2", code=2)
     assert "--candidates-goal" in wrong.stderr and "recall@10=2" in wrong.stderr
 
