@@ -1,4 +1,4 @@
-"""The front door of colbert-vespa. Names here are promised; submodules of the other packages are not."""
+"""The public names of colbert-vespa, which minor releases keep. Submodules of the other packages may change in any release."""
 
 from __future__ import annotations
 

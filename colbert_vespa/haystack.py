@@ -25,7 +25,7 @@ _COMPARISONS = {
 
 
 class _WithClients:
-    """Its clients are opened by the first call, so that a pipeline can be read from YAML without an index."""
+    """A component whose clients are opened by the first call, so that a pipeline can be read from YAML without an index."""
 
     def __init__(self, address: str, bundle: str | None, device: str) -> None:
         self.address, self.bundle, self.device = address, bundle, device
@@ -33,7 +33,7 @@ class _WithClients:
 
     @property
     def _opened_clients(self) -> tuple[Client, AsyncClient]:
-        """Raises: as Client."""
+        """Return the clients, opened by the first call; errors are those of Client."""
         with _OPENING:
             if self._clients is None:
                 client = Client(self.address, self.bundle, device=self.device)
@@ -41,11 +41,18 @@ class _WithClients:
             return self._clients
 
     def warm_up(self) -> None:
-        """Opens the index. Raises: LocalIndexError, BundleError, VespaError, UsageError."""
+        """Open the index.
+
+        Raises:
+            LocalIndexError: If the index is missing or damaged.
+            BundleError: If the bundle is not known or damaged.
+            VespaError: If Vespa does not answer.
+            UsageError: If an argument does not fit.
+        """
         _ = self._opened_clients
 
     def close(self) -> None:
-        """Ends the connections of `run` and of `run_async`, in all event loops; a later call opens others."""
+        """Close the connections of `run` and `run_async` in all event loops; a later call opens new ones."""
         clients, self._clients = self._clients, None
         if clients is not None:
             clients[1].close_all()
@@ -144,7 +151,7 @@ class ColbertRetriever(_WithClients):
 
 @component
 class ColbertRanker(_WithClients):
-    """Orders documents, of whatever retriever, by MaxSim, and keeps the top_k best. What is given stays as it is."""
+    """A Haystack component that ranks the documents of any retriever by MaxSim and returns copies of the `top_k` best."""
 
     def __init__(self, address: str, bundle: str | None = None, top_k: int = 10, device: str = "auto") -> None:
         """Create the component.

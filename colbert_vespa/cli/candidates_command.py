@@ -38,10 +38,10 @@ def candidates(
     count: Annotated[int, typer.Option("--count", help="Queries at most.", parser=whole(1, MOST_QUERIES))] = 200,
     dim: Annotated[
         list[int] | None,
-        typer.Option("--dim", help="Of fitted encodings; several times. Default: 256, 512.", parser=whole(1, 4096)),
+        typer.Option("--dim", help="Dimensions of fitted encodings. Repeatable. Default: 256, 512.", parser=whole(1, 4096)),
     ] = None,
     column: Columns = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything that is drawn.", parser=NUMBER)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all random choices.", parser=NUMBER)] = 0,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw recall against work, as .png or .svg.", parser=PLOT)] = None,
     json_output: Json = False,
 ) -> None:

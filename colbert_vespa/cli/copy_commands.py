@@ -35,7 +35,7 @@ BundleFolder = Annotated[
 Codec = Annotated[
     str | None, typer.Option("--codec", help="Codec of a new local index; default: one that keeps the vectors unchanged.")
 ]
-Bits = Annotated[int | None, typer.Option("--bits", help="Per dimension of codec residual: 1, 2 or 4.", parser=whole(1, 4))]
+Bits = Annotated[int | None, typer.Option("--bits", help="Bits per dimension of codec residual: 1, 2, 4.", parser=whole(1, 4))]
 Refine = Annotated[bool, typer.Option("--refine", help="A new local index also keeps int8 rows.")]
 
 

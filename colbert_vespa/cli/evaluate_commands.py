@@ -314,7 +314,7 @@ def parity(
     device_id: DeviceNumber = None,
     json_output: Json = False,
 ) -> None:
-    """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 where a threshold fails."""
+    """Compare torch, graphs, stored vectors, candidates and scores in pairs; exit code 1 if a threshold is missed."""
     from colbert_vespa.evaluation.parity.report import html_page, junit_xml
     from colbert_vespa.evaluation.parity.run import compare_all
     from colbert_vespa.evaluation.parity.texts import sample_texts

@@ -73,7 +73,10 @@ def export(
     ] = None,
     candidates_goal: Annotated[
         str | None,
-        typer.Option("--candidates-goal", help="As recall@10=0.98: measure candidates on the sample, keep the cheapest."),
+        typer.Option(
+            "--candidates-goal",
+            help="Find the cheapest candidates with this recall, such as recall@10=0.98.",
+        ),
     ] = None,
     dim: Annotated[int | None, typer.Option("--dim", help="Dimensions to keep; 128 for a plain encoder.", parser=COUNT)] = None,
     rules: Annotated[
@@ -238,7 +241,7 @@ def train(
         int | None, typer.Option("--pool-factor", help="Train through token pooling.", parser=whole(1, 6))
     ] = None,
     evaluate_every: Annotated[
-        int | None, typer.Option("--evaluate-every", help="Warm-up steps; default: a tenth of all.", parser=COUNT)
+        int | None, typer.Option("--evaluate-every", help="Steps between evaluations; default: a tenth of all.", parser=COUNT)
     ] = None,
     patience: Annotated[
         int | None, typer.Option("--patience", help="Stop after this many evaluations without gain.", parser=COUNT)

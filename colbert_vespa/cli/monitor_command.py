@@ -36,7 +36,7 @@ class _CheckByDefault(TyperGroup):
 monitor_app = typer.Typer(
     cls=_CheckByDefault,
     no_args_is_help=True,
-    help="Health, room, latency, canaries and drift: monitor ADDRESS. Exit code 1 if anything is wrong.",
+    help="Check health, capacity, latency, canaries and drift: monitor ADDRESS. Exit code 1 if anything is wrong.",
 )
 Address = Annotated[str, typer.Argument(help="Vespa URL, or local index folder.", parser=address)]
 Bundle = Annotated[

@@ -228,7 +228,7 @@ Candidates = Annotated[str, typer.Option("--candidates", help="How candidates ar
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", help="Which column is what: id=sku, title=name, text=body. Several times; id=@row numbers the rows.",
+        "--column", help="Which column is what: id=sku, title=name, text=body. Repeatable; id=@row numbers the rows.",
         parser=text,
     ),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ def app(
         Path | None, typer.Option("--settings", help="app.toml with the application's settings.", parser=path)
     ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
-    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="Repeatable.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="How candidates are found. Repeatable.")] = None,
     sample: Annotated[
         list[str] | None,
         typer.Option("--sample", help="Documents to infer metadata fields from, without --settings.", parser=source),
@@ -101,7 +101,7 @@ def plan(
         Path | None, typer.Option("--settings", help="app.toml; the options below override it.", parser=path)
     ] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="How token vectors are stored.")] = None,
-    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="Repeatable.")] = None,
+    candidates: Annotated[list[str] | None, typer.Option("--candidates", help="How candidates are found. Repeatable.")] = None,
     dim: Annotated[int | None, typer.Option("--dim", help="Dimensions of a token vector.", parser=COUNT)] = None,
     pooling: Annotated[
         float | None, typer.Option("--pooling", help="How many token vectors are pooled into one.", parser=real(1))

@@ -52,7 +52,7 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of passages.", parser=COUNT)] = 10,
     where: Annotated[str | None, typer.Option("--where", help='Filter, as {"field": value} in JSON.', parser=text)] = None,
     candidates: Candidates = "auto",
-    index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application; several in one.")] = None,
+    index: Annotated[list[str] | None, typer.Option("--index", help="Index of a Vespa application. Repeatable.")] = None,
     rerank: Rerank = None,
     probes: Annotated[
         int | None, typer.Option("--probes", help="Centroids looked up for each query row.", parser=COUNT)

@@ -21,7 +21,7 @@ _dispatcher = get_dispatcher(__name__)
 
 
 class ColbertReranker(BaseNodePostprocessor):
-    """The k best of the nodes, with MaxSim as score. What is given stays as it is."""
+    """The k best of the nodes, with MaxSim as score. The given nodes are not changed."""
 
     client: Client
     k: int = 5

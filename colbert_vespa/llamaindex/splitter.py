@@ -22,10 +22,12 @@ __all__ = ["ColbertSplitter"]
 
 
 class ColbertSplitter(NodeParser):
-    """The last transformation of an ingestion pipeline into a ColbertVectorStore. Ids are those of what is cut, `#`, a number.
+    """The last transformation of an ingestion pipeline into a ColbertVectorStore.
 
-    Its nodes have an empty embedding: pipelines and indexes hand a vector store only nodes that have one, and embed those that
-    have none, which here is the store's own work.
+    Ids are the id of the split node, `#` and a number.
+
+    Its nodes have an empty embedding. Pipelines and indexes embed nodes without an embedding before they pass them to a vector
+    store; a ColbertVectorStore encodes the nodes itself.
     """
 
     method: str

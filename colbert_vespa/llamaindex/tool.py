@@ -16,7 +16,7 @@ DESCRIPTION = "Searches the documents by meaning and words; gives the best passa
 def search_tool(retriever: BaseRetriever, name: str = "search_documents", description: str = DESCRIPTION) -> FunctionTool:
     """Make a tool with which a model searches and reads passages with their ids.
 
-    No RetrieverTool, because it would ask for "input is ...": one word that every query has, and that is in many a document.
+    A RetrieverTool is not used: it searches for "input is ...", and these words match many documents.
     """
 
     def search(query: str) -> str:

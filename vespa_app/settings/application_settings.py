@@ -91,7 +91,7 @@ def asks_dense(candidates: str) -> bool:
 
 @dataclass(frozen=True)
 class AppSettings:
-    """What the generator, the feeder and the query side must agree on.
+    """The settings of an application, which the generator, the feeder and the query client share.
 
     Attributes:
         dim: dimensions of the bundle's token vectors.
