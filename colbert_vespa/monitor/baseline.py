@@ -120,7 +120,7 @@ def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> f
 def drift_rows(before: Profile, now: Profile, limits: WarningLimits) -> Section:
     """Return a row for each kind of drift; a change beyond its limit is a warning, because only the owner can judge it."""
     if before.bundle != now.bundle:
-        says = f"of bundle {before.bundle[:8]}, the index has {now.bundle[:8]}; make it again"
+        says = f"made with bundle {before.bundle[:8]}, the index has {now.bundle[:8]}; make it again"
         return Section((CheckRow(AREA, "baseline", WRONG, says),))
     lengths, scores = _distance(before.lengths, now.lengths), _distance(before.scores, now.scores)
     more_unknown = now.unknown - before.unknown
