@@ -278,7 +278,7 @@ def packed_document(document: Document, schema: MetadataSchema) -> Document:
 
 
 def _inferred(documents: Iterable[Document]) -> MetadataSchema:
-    """Fields of what has a type and a name that Vespa has too, so that the index can be copied there.
+    """Infer fields from metadata whose type and name Vespa supports, so that the index can be copied there.
 
     Raises: MetadataError where a field has values of two types.
     """

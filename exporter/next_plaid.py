@@ -94,7 +94,7 @@ def _settings(folder: CheckpointFolder, tokenizer: Any) -> _Settings:
     config = folder.read(CONFIG)
 
     def special(key: str, default: int, *names: str) -> int:
-        """Its default stands for "look it up"."""
+        """Return a special token's id; the default value means that the tokenizer is looked up."""
         given = int(config.get(key, default))
         ids = [id_ for name in names if (id_ := tokenizer.token_to_id(name)) is not None]
         return ids[0] if given == default and ids else given

@@ -56,7 +56,7 @@ def quantize(scheme: str, source: Path, target: Path) -> None:
 
 
 def _int8(source: Path, target: Path) -> None:
-    """Per-channel int8 weights, per-row uint8 activations around 128; sums in int32, everything else in float32."""
+    """Quantize: int8 weights per channel, uint8 activations per row around 128, sums in int32, the rest in float32."""
     model = load_graph(source)
     rewrite = _RowWise(model.graph)
     rewrite.run()
@@ -72,7 +72,7 @@ def _int8_tensor(source: Path, target: Path) -> None:
 
 
 def _fp16(source: Path, target: Path) -> None:
-    """Half precision inside, unit rows in float32 at the end. For accelerators: most CPUs emulate it in float32, with casts."""
+    """Convert to half precision with float32 rows at the end, for accelerators: most CPUs emulate it with casts."""
     from onnx import helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel

@@ -137,7 +137,7 @@ def as_path(path: Given, name: str = "") -> Path:
 
 
 def _checked(text: Given, name: str) -> str:
-    """Raises: UsageError on what is neither an address nor a path."""
+    """Return the text; UsageError if it is neither an address nor a path."""
     given = os.fspath(text) if isinstance(text, os.PathLike) else text
     if not isinstance(given, str):
         raise UsageError(f"{_said(name)}the address or path must be a string or a Path, got {type(text).__name__}")

@@ -442,7 +442,7 @@ class Bundle(ExportedFolder[Manifest]):
         return self._row_rules(self.manifest.query)
 
     def _row_rules(self, side: SideRules) -> RowRules:
-        """Limits of a model are limits of text: rows made from anything else may be longer."""
+        """Return the rules of rows. A model limits rows of texts; other rows may be longer."""
         most = MAX_ROWS if self.encodes else side.length
         return RowRules(self.manifest.dim, most, self.manifest.normalized)
 

@@ -321,7 +321,7 @@ def _groups(heads: NDArray[Any], starts: NDArray[Any], above: Groups | None) -> 
 
 @functools.cache
 def _loops() -> Any:
-    """The codec's loops: compiled, or in numpy if the extra `local` is not installed."""
+    """Return the codec's loops: compiled, or in numpy if the extra `local` is not installed."""
     try:
         from late_interaction import residual_kernels
     except MissingDependency:

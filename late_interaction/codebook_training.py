@@ -142,7 +142,7 @@ def trained_centroids(vectors: int, wanted: int | None = None) -> int:
 
 
 def _held_out(vectors: int) -> int:
-    """Vectors held out from k-means for the buckets: residuals of vectors that k-means saw are too small."""
+    """Return how many vectors are held out from k-means for the buckets: residuals of vectors that it saw are too small."""
     return min(vectors // 20, HELD_OUT)
 
 
@@ -163,7 +163,7 @@ def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed
 
 
 def _spread(sample: Matrix, rows: I64) -> float:
-    """Mean squared distance of unit vectors from their mean, of the first of `rows`."""
+    """Return the mean squared distance of unit vectors from their mean, over the first of `rows`."""
     mean = sample[rows[:SPREAD_ROWS]].mean(axis=0, dtype=np.float64)
     return max(1e-3, 1 - float(mean @ mean))
 

@@ -96,12 +96,12 @@ def _number(load: Load) -> Mapping[str, str]:
 
 
 def _cuda(load: Load) -> Mapping[str, str]:
-    """Options without TF32, which onnxruntime uses by default: it keeps 10 bits of a float32 product's factors."""
+    """Return options without TF32, onnxruntime's default, which keeps 10 bits of a float32 product's factors."""
     return {**_number(load), "use_tf32": "0"}
 
 
 def _tensorrt(load: Load) -> Mapping[str, str]:
-    """Engines take minutes to build, so the user's cache keeps them under onnxruntime's own key (graph, GPU, versions)."""
+    """Return options that cache engines, which take minutes to build, under onnxruntime's key (graph, GPU, versions)."""
     engines = cache_folder() / "tensorrt"
     engines.mkdir(parents=True, exist_ok=True)
     return {
@@ -112,12 +112,12 @@ def _tensorrt(load: Load) -> Mapping[str, str]:
 
 
 def _coreml(load: Load) -> Mapping[str, str]:
-    """No folder for compiled models: their key is the file's path, so a replaced bundle would give old vectors."""
+    """Return options without a cache of compiled models: its key is a path, so a replaced bundle would give old vectors."""
     return {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
 
 
 def _openvino(load: Load) -> Mapping[str, str]:
-    """The processor, or the GPU of that number. Float32 is requested: OpenVINO takes bfloat16 if the hardware has it."""
+    """Return options for the CPU, or the GPU of that number, in float32: OpenVINO's default is bfloat16 if supported."""
     if load.number is not None:
         precision = "f16" if load.fp16 else "f32"
         return {

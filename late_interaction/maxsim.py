@@ -80,7 +80,7 @@ def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
 
 
 def _best(Q: Matrix, D: Matrix) -> Matrix:
-    """For each query row `[q]`, the largest similarity over the rows of D (at least one), in blocks of rows."""
+    """Return for each query row `[q]` the largest similarity over the rows of D (at least one), in blocks of rows."""
     rows_at_once = max(1, BLOCK_CELLS // max(1, len(Q)))
     best: Matrix = np.full(len(Q), -np.inf, np.float32)
     for start in range(0, len(D), rows_at_once):

@@ -53,7 +53,7 @@ def pool(D: Matrix, pooling: Pooling) -> Matrix:
 
 
 def _hierarchical(D: Matrix, groups: int) -> NDArray[np.int64]:
-    """Ward's clustering of cosine distances, as in PyLate and sentence-transformers."""
+    """Group rows by Ward's clustering of cosine distances, as PyLate and sentence-transformers do."""
     with required("local", "hierarchical pooling"):
         from scipy.cluster.hierarchy import fcluster, linkage
 

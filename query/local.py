@@ -279,7 +279,7 @@ class LocalSearch:
 
 
 def _found(index: PlaidIndex, score: str) -> int:
-    """How many passages are found by it, where the query does not say."""
+    """Return how many passages a strategy finds if the query does not set it."""
     measured = index.bundle.manifest.candidates
     if score != "candidates":
         return FOUND

@@ -167,7 +167,7 @@ def _measured(
 
 
 def _rows(bundle: Bundle, encoder: DocumentEncoder | None, documents: Sequence[Document], step: StepReport) -> list[Matrix]:
-    """Of each passage, as many as are measured. Raises: CollectionError."""
+    """Return the token vectors of each measured passage; CollectionError if one has no vectors and there is no model."""
     rules, found, rows = bundle.document_rows, list[Matrix](), 0
     for first in range(0, min(len(documents), MOST_PASSAGES), BLOCK):
         part = documents[first : first + BLOCK]
@@ -192,7 +192,7 @@ def _rows(bundle: Bundle, encoder: DocumentEncoder | None, documents: Sequence[D
 
 
 def _fitted(out: Output, passages: Sequence[Matrix], options: ChoiceOptions, step: StepReport) -> dict[str, OneVector]:
-    """By the name of their line in the curve; what the sample is too small for is left out, and said."""
+    """Fit the encodings, by the name of their line in the curve; report and omit those that the sample is too small for."""
     found: dict[str, OneVector] = {}
     for name, kind in ENCODINGS.items():
         for dim in options.dims if kind.fitted else (0,):

@@ -453,7 +453,7 @@ class Output:
 
 
 def _named(ids: Sequence[str], count: int) -> str:
-    """The ids, which are the first of `count`."""
+    """Join ids, which are the first of `count`."""
     return ", ".join(ids) + (", ..." if count > len(ids) else "")
 
 
@@ -480,7 +480,7 @@ def similarity_style(similarity: float) -> str:
 
 
 def _passage(title: str, text: str, explanation: Explanation | None) -> Text:
-    """Some 240 characters of the text, without the title, around where most of the match is."""
+    """Return about 240 characters of the text, without the title, around most of the matching words."""
     whole, spans = _collapsed(explanation.text, explanation.spans()) if explanation else _collapsed(text, [])
     body = len(title) + 1 if explanation and title and whole.startswith(f"{title} ") else 0
     inside = [span for span in spans if span[0] >= body]
@@ -498,7 +498,7 @@ def _passage(title: str, text: str, explanation: Explanation | None) -> Text:
 
 
 def _title(hit: Hit, explanation: Explanation | None) -> Text:
-    """The id, and the title where it says more, with the words that matched."""
+    """Return the title with matching words marked, and the id if it differs."""
     spans = explanation.spans() if explanation and explanation.text.startswith(hit.title) else []
     title = Text(hit.title, style="bold")
     for start, end in spans:
@@ -520,7 +520,7 @@ def _window_start(text: str, spans: list[tuple[int, int]], body: int) -> int:
 
 
 def _collapsed(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
-    """Every run of white space as one blank, with the spans moved along."""
+    """Replace every run of white space by one blank, and move the spans accordingly."""
     kept: list[str] = []
     moved = []
     for character in text:

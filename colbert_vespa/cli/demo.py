@@ -177,7 +177,7 @@ def _feed(
 def _questions(
     documents: Sequence[Document], judged: Judged | None, schema: MetadataSchema
 ) -> Sequence[tuple[str, dict[str, object] | None]]:
-    """Our own for the standard library; a collection's first five, the last of them with its commonest metadata value."""
+    """Return questions: our own for the standard library, or a collection's first five, the last with its most common value."""
     if judged is None:
         return QUESTIONS
     asked: list[tuple[str, dict[str, object] | None]] = [(query.text, None) for query in judged.queries[:5]]
@@ -191,7 +191,7 @@ def _questions(
 def _known_items(
     out: Output, folder: Path, bundle: Bundle, encoder: CachedEncoder, documents: Sequence[Document]
 ) -> Evaluation:
-    """Known items: a docstring's first sentence is the query, and is left out of what is indexed for that item.
+    """Measure known-item search: the query is a docstring's first sentence, which is removed from the indexed text.
 
     Taken are sentences of at least four words that stand in one docstring only; a seeded sample of 400.
     """

@@ -176,7 +176,7 @@ def _answers(at: str, timeout: float) -> Iterator[Row]:
 
 
 def _credentials() -> Iterator[Row]:
-    """Names of files, never what is in them."""
+    """Check the files that hold credentials, by name; their content is never shown."""
     for name in ("COLBERT_VESPA_CERT", "COLBERT_VESPA_KEY", "COLBERT_VESPA_TOKEN_FILE"):
         if (value := os.environ.get(name)) is None:
             yield name, OK, "not set (for Vespa Cloud, secured endpoints)"

@@ -163,7 +163,7 @@ def evaluate(
 
 
 def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
-    """Raises: BundleError, UsageError."""
+    """Open the encoder for --tradeoffs; UsageError if the bundle has no model."""
     from late_interaction.bundle import Bundle
     from late_interaction.encoder import Encoder
 
@@ -174,7 +174,7 @@ def _tradeoff_encoder(bundle: Path, device: Device) -> Encoder:
 
 
 def _check_modes(settings: EvaluationSettings, by_maxsim: bool, fit: bool, settings_file: Path | None) -> None:
-    """Raises: UsageError on options of another mode. by_maxsim: --recall or --tradeoffs."""
+    """Reject options of another mode with UsageError. `by_maxsim`: --recall or --tradeoffs is given."""
     if settings.cross_encoded and by_maxsim:
         raise UsageError("--recall and --tradeoffs compare with MaxSim; omit --rerank-with and --rerank-top")
     if settings_file is not None and not fit:
@@ -182,7 +182,7 @@ def _check_modes(settings: EvaluationSettings, by_maxsim: bool, fit: bool, setti
 
 
 def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
-    """Raises: UsageError on what --fit would leave out of account."""
+    """Reject options that --fit would ignore, with UsageError."""
     if settings.cross_encoded:
         raise UsageError("--fit fuses scores before the cross-encoder; omit --rerank-with and --rerank-top")
     if no_search:
@@ -194,7 +194,7 @@ def _check_fit(settings: EvaluationSettings, no_search: bool) -> None:
 
 
 def _check_compare(settings: EvaluationSettings, other: bool) -> None:
-    """Raises: UsageError on what --compare does not read."""
+    """Reject options that --compare would ignore, with UsageError."""
     if other:
         raise UsageError("--compare is a separate report; omit --fit, --run, --recall, --goal, --plot and --tradeoffs")
     chosen = (settings.candidates != "auto", settings.weights, settings.fusion, settings.dense, settings.baseline)
@@ -215,7 +215,7 @@ def _show_ways(out: Output, client: Client, judged: Judged, settings: Evaluation
 
 
 def _show_fit(out: Output, client: Client, judged: Judged, asked: EvaluationSettings, settings: Path | None) -> None:
-    """Prints the fitted weights and what they gain; `settings` gets them where that is above chance."""
+    """Print the fitted weights and their gain; write them to `settings` if the gain is significant."""
     from colbert_vespa.evaluation.fitting import Way, fit_weights, record_scores, write_weights
     from colbert_vespa.evaluation.metrics import STANDARD
 

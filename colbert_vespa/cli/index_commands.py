@@ -59,7 +59,7 @@ def info(index: Index, json_output: Json = False) -> None:
 
 
 def _graph(dense: Mapping[str, Any]) -> str:
-    """How the vectors of a dense model are found, where they are so many that it matters."""
+    """Describe how many vectors of a dense model are in a graph, if the index is large enough for one."""
     linked = f", {dense['linked']:,} vectors in an HNSW graph" if dense["linked"] else ""
     if not dense["unlinked"]:
         return linked
@@ -272,12 +272,12 @@ def question_lines(file: Path) -> list[str]:
 
 
 def _some(index: Any) -> Iterator[Passage]:
-    """A hundred passages, seeded."""
+    """Return a seeded sample of a hundred passages."""
     chosen = set(random.Random(SEED).sample(range(index.passages), min(100, index.passages)))
     return (passage for place, passage in enumerate(index.iter_passages()) if place in chosen)
 
 
 def _beginnings(index: Any) -> list[str]:
-    """First words of some passages."""
+    """Return the first words of a sample of passages."""
     texts = [" ".join(itertools.islice((p.text or p.title).split(), WORDS)) for p in _some(index)]
     return [text for text in texts if text]

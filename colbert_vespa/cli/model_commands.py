@@ -321,7 +321,7 @@ def train(
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Without those that are None: they have a default of their own."""
+    """Return the options that are not None; the others keep their own defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -338,7 +338,7 @@ def _training_data(data: Path, documents: Path | None) -> TrainingData:
 
 
 def _held_out(collection: Path | None, share: float, dense: str | None) -> HoldOut | None:
-    """A collection, or else a share of the queries; None where that is 0."""
+    """Return what is held out: a collection, or a share of the queries; None if the share is 0."""
     from colbert_vespa.evaluation.evaluating import Judged
     from colbert_vespa.training import HoldOut
     from exporter.hub import minilm_folder

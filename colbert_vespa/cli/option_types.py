@@ -126,7 +126,7 @@ def file_to_write(given: object) -> Path:
 
 
 def _report(mark: str, *endings: str) -> Callable[[object], Path]:
-    """Of files to write that are new or have `mark` near their beginning, as each of that kind has. endings: of their names."""
+    """Return a parser of report files to write: new ones, or ones with `mark` near the beginning, with one of the endings."""
 
     def file_to_write(given: object) -> Path:
         found = path(given)

@@ -129,7 +129,7 @@ def _show_changes(out: Output, bundle: Path, output: Path, old: Path, changes: S
 
 
 def _show_steps(out: Output, bundle: Path, output: Path, pair: BlueGreenPackage, *, switch: bool) -> None:
-    """The way from indexes side by side to the new ones alone: every command of it that is still to be given."""
+    """Print the remaining commands from indexes side by side to the new ones alone."""
     settings = f"--settings {output}/app.toml"
     described = pair.package.description
     asked, url = described.schemas[0], address_of(described.settings)

@@ -104,7 +104,7 @@ def search(
 
 
 def _asked(text: str | None, vectors: Path | None) -> str | QueryVectors:
-    """Raises: UsageError where nothing is asked, or the file holds other than one query."""
+    """Return the query; UsageError if there is none, or the file does not contain exactly one."""
     if vectors is None:
         if text is None:
             raise UsageError("give a query, or --vectors FILE with its rows")

@@ -101,7 +101,7 @@ def _doc(member: object) -> str:
 
 
 def _imported(name: str) -> types.ModuleType | None:
-    """A module that has no Python source, or None. What importing it prints or warns is nobody's concern here."""
+    """Import a module that has no Python source, without its output and warnings; None for others."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

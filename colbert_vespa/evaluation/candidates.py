@@ -229,7 +229,7 @@ def _constant(work: float) -> Work:
 def _points(
     way: str, scores: Matrix, exact: Sequence[set[int]], maxsim: float, finding: Work, probes: int = 0
 ) -> Iterator[CandidatePoint]:
-    """scores: `[queries, passages]`. maxsim: multiply-adds of a passage that is reranked."""
+    """Yield recall and work by number of candidates, from `scores [queries, passages]` and the `maxsim` work per passage."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, : max(RERANKS)]
     for rerank in RERANKS:
         shares = [len(best.intersection(row[:rerank].tolist())) / len(best) for best, row in zip(exact, order, strict=True)]
@@ -264,7 +264,7 @@ class _Lists:
         return cls(codebook, len(passages), owner[order], starts.astype(np.int64))
 
     def scores(self, queries: Sequence[Matrix], probes: int) -> tuple[Matrix, float]:
-        """`[queries, passages]` as Vespa's weighted sets add them up, and postings of a query."""
+        """Return scores `[queries, passages]` as Vespa's weighted sets add them, and the mean postings of a query."""
         scores: Matrix = np.zeros((len(queries), self.count), np.float32)
         postings = 0
         for query, Q in enumerate(queries):

@@ -106,7 +106,7 @@ def read_collection(folder: str | Path, qrels: Path | None = None) -> Collection
 
 
 def _rows_of(given: object, where: str) -> ReadyRows | None:
-    """Raises: CollectionError where they are not those of one query."""
+    """Read the rows of one query; CollectionError if they have another shape."""
     try:
         found = matrices_of(given, where)
     except UsageError as error:

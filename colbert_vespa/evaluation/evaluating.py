@@ -310,7 +310,7 @@ def _baseline_runs(
     depth: int,
     report: StepReport,
 ) -> dict[str, Run]:
-    """`hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
+    """Run the baselines: `hybrid` fuses BM25 with the client's own hits, `bm25_dense` with the dense ones."""
     documents, queries = judged.documents, judged.queries
     texts = any(d.title.strip() or d.text.strip() for d in documents) and any(q.text.strip() for q in queries)
     words: Run = bm25_run(documents, queries, depth) if texts else {}
@@ -340,7 +340,7 @@ class _Dense(Protocol):
 
 
 def _dense_model(client: Client, settings: EvaluationSettings, *, whole_corpus: bool) -> _Dense | None:
-    """The one that was named, or else the bundle's, if the whole corpus may be encoded; None where the bundle has none."""
+    """Return the named dense model, else the bundle's if the whole corpus may be encoded; None if there is none."""
     if settings.dense is not None:
         from exporter.dense_baseline import DenseBaseline
 
@@ -421,7 +421,7 @@ def _query_rows(client: Client, query: CollectionQuery) -> Matrix:
 
 
 def _document_rows(client: Client, documents: Sequence[Document], encoder: DocumentEncoder | None) -> list[Matrix]:
-    """Raises: CollectionError naming a document whose own vectors do not fit, or that has several passages of them."""
+    """Return each document's token vectors; CollectionError if supplied ones do not fit, or are several passages."""
     texts = [Passage.of(document).encoded_text for document in documents if not document.vectors]
     encoded = iter(encoder.encode_documents(texts) if encoder is not None and texts else [])
     rules = client.bundle.document_rows

@@ -136,7 +136,7 @@ def _ways(names: Sequence[str]) -> Iterator[Way]:
 def _values(
     scores: Mapping[str, Mapping[str, float]], judged: Mapping[str, float], ways: Sequence[Way], metric: Metric
 ) -> NDArray[np.float64]:
-    """The metric of one query by each of the ways, as `fused` ranks by them; equal scores are in the order of ids."""
+    """Return the metric of one query for each way, ranked by `fused`; equal scores are in the order of ids."""
     names, ids = list(scores), sorted({id_ for of in scores.values() for id_ in of})
     there = np.array([[id_ in scores[name] for id_ in ids] for name in names], np.bool_)  # [names, ids]
     parts = {}

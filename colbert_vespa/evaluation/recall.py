@@ -145,7 +145,7 @@ def measure_recall(
 
 
 def _encoded(client: Client, queries: Sequence[Query]) -> list[Matrix]:
-    """Rows of each: its own, or those of its text."""
+    """Return the rows of each query: supplied ones, or those of its text."""
     texts = [query for query in queries if isinstance(query, str)]
     made = iter(client.encoder.encode_queries(texts) if texts else [])
     return [
@@ -163,7 +163,7 @@ def _climbed(
     say: Callable[[int], None],
     before: int,
 ) -> tuple[list[RecallPoint], RecallPoint | None]:
-    """All that was tried, and the least effort that reaches the goal."""
+    """Return all measured efforts, and the least one that reaches the goal."""
     measured: dict[_Setting, RecallPoint] = {}
 
     def ask(setting: _Setting) -> list[CostedAnswer]:

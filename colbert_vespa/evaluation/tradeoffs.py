@@ -190,7 +190,7 @@ def without_parts(bundle: Bundle) -> Bundle:
 
 
 def _asked(client: Client, judged: Judged, candidates: str) -> tuple[float, float, float]:
-    """nDCG@10, and p50 and p95 in milliseconds."""
+    """Return nDCG@10, and p50 and p95 in milliseconds."""
     client.search(judged.queries[0].text, 10, candidates=candidates)  # loads and compiles
     rankings, seconds = {}, []
     for query in judged.queries:

@@ -216,7 +216,7 @@ def with_vectors(client: Client, judged: Judged) -> Judged:
 
 
 def _parts(judged: Judged, chosen: Mapping[str, Way]) -> Iterator[tuple[Way, Judged]]:
-    """The queries for which each way was chosen."""
+    """Yield each distinct way with the queries for which it was chosen."""
     distinct: list[Way] = []
     for way in chosen.values():
         if way not in distinct:

@@ -45,7 +45,7 @@ def to_document(document: Document, id_: str) -> IndexDocument:
 
 
 def _without_hit(document: Document) -> dict[str, Any]:
-    """The metadata without those that from_hit has added."""
+    """Return the metadata without the keys that from_hit has added."""
     metadata: dict[str, Any] = dict(document.metadata)
     for names in (PREFIXED_HIT_FIELDS, HIT_FIELDS):
         passage_id = metadata.get(names[0])

@@ -156,7 +156,7 @@ class ColbertDocumentIndex(DocumentIndex):
         return await retriever._aget_relevant_documents(query, run_manager=run_manager, **self._chosen(k, where, candidates))
 
     def _chosen(self, k: int | None, where: Mapping[str, object] | None, candidates: str | None) -> dict[str, Any]:
-        """Of a call, or else what the index has by now."""
+        """Return the options of a call, with the index's current ones as defaults."""
         return {
             "k": self.k if k is None else k,
             "where": (self.where or {}) if where is None else where,
@@ -164,7 +164,7 @@ class ColbertDocumentIndex(DocumentIndex):
         }
 
     def _opened_retriever(self) -> ColbertRetriever | None:
-        """None as long as there is no index."""
+        """Return the retriever; None as long as there is no index."""
         with _OPENING:
             if self._retriever is None and self.store.client is not None:
                 self._retriever = ColbertRetriever(
@@ -177,7 +177,7 @@ class ColbertDocumentIndex(DocumentIndex):
 
 
 def _check_no_options(options: Mapping[str, object]) -> None:
-    """Raises: UsageError where a call has options that nothing here knows."""
+    """Reject unknown options with UsageError."""
     if options:
         raise UsageError(f"unknown options: {', '.join(options)}; an index accepts only documents or ids")
 

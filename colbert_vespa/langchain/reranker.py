@@ -48,7 +48,7 @@ class ColbertReranker(BaseDocumentCompressor):
 
 
 def _numbered(documents: Sequence[Document]) -> list[IndexDocument]:
-    """Ids are their places: LangChain's documents may have none, or the same."""
+    """Number documents by position, because LangChain's documents may have no ids, or equal ones."""
     return [IndexDocument(str(place), title_of(d.metadata), d.page_content) for place, d in enumerate(documents)]
 
 

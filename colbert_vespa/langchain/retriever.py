@@ -124,7 +124,7 @@ class ColbertRetriever(BaseRetriever):
     def _arguments(
         self, k: int | None, where: Mapping[str, object] | None, candidates: str | None, index: str | list[str] | None
     ) -> dict[str, Any]:
-        """Of a call, or else the retriever's. An empty `where` lifts the retriever's."""
+        """Return the arguments of a call, with the retriever's as defaults; an empty `where` removes the retriever's."""
         return {
             "k": self.k if k is None else k,
             "where": self.where if where is None else where,

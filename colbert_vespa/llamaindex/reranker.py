@@ -32,7 +32,7 @@ class ColbertReranker(BaseNodePostprocessor):
         return "ColbertReranker"
 
     def _postprocess_nodes(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None) -> list[NodeWithScore]:
-        """Raises: UsageError without a query."""
+        """Rank the nodes; UsageError without a query."""
         query = self._begun(nodes, query_bundle)
         return _ended(nodes, self.client.rerank(query, _numbered(nodes), self.k))
 

@@ -221,7 +221,7 @@ class ColbertVectorStore(BasePydanticVectorStore):
         return {"rerank_with": self.rerank_with, "rerank_with_top": self.rerank_with_top}
 
     def _arguments(self, query: VectorStoreQuery) -> dict[str, Any]:
-        """Of Client.search."""
+        """Return the arguments of Client.search."""
         if query.mode is VectorStoreQueryMode.DEFAULT:
             return {"k": query.similarity_top_k, "candidates": self.candidates}
         if query.mode not in _CANDIDATES:
@@ -245,7 +245,7 @@ def _ids(passages: Mapping[str, tuple[Passage, ...]]) -> list[str]:
 
 
 def _best(passages: Mapping[str, tuple[Passage, ...]], scores: Mapping[str, float], k: int) -> VectorStoreQueryResult:
-    """The k best of the nodes that a query names."""
+    """Return the k best of the nodes that a query names."""
     hits = [
         Hit(0, passage.document_id, passage.id, scores[passage.id], passage.title, passage.text, passage.metadata)
         for own in passages.values()

@@ -113,7 +113,7 @@ def measure(client: Client, http: HttpClient, queries: Sequence[str] = ()) -> Pr
 
 
 def _nearness(codebook: Codebook, rows: Matrix, token_ids: TokenIds | None) -> float:
-    """Mean similarity of rows `[n, d]` with their nearest centroids."""
+    """Return the mean similarity of rows `[n, d]` to their nearest centroids."""
     return round(float(codebook.nearness(rows, token_ids).mean()), 5)
 
 
@@ -162,7 +162,7 @@ def _passages_row(before: int, now: int, limits: WarningLimits) -> CheckRow:
 
 
 def _distance(before: Sequence[float], now: Sequence[float]) -> float:
-    """Kolmogorov-Smirnov: the largest distance of the cumulative distributions, 0 to 1."""
+    """Return the Kolmogorov-Smirnov statistic: the largest distance of the cumulative distributions, 0 to 1."""
     if not before or not now:
         return float(bool(before) != bool(now))
     with required("monitor", "drift from a baseline"):

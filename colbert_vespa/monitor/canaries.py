@@ -172,5 +172,5 @@ def _more(found: Sequence[object]) -> str:
 
 
 def _floor(hits: Sequence[Hit], wanted: int) -> float:
-    """What a passage must score to be among the hits; anything where there are fewer than there were."""
+    """Return the score that a passage needs to be among the hits; minus infinity if there are fewer hits than expected."""
     return hits[-1].score if len(hits) >= wanted else float("-inf")

@@ -165,7 +165,7 @@ class Monitor:
         return found
 
     def _at_times(self) -> Section:
-        """What the last look at what costs much has found, or a new one."""
+        """Return the last result of the expensive checks, or run them again if it is too old."""
         if self._seldom is not None and self._clock() - self._seldom[0] < SELDOM_S:
             return self._seldom[1]
         found, folder = [], self.target.folder
@@ -186,7 +186,7 @@ class Monitor:
         return drift_rows(before, measure(self._opened(), self._ask, before.queries), self.target.limits)
 
     def _opened(self) -> Client:
-        """Opened when it is needed, because what it needs may be down now and up at the next look."""
+        """Return the client, opened when it is needed: its application may be down now and up at the next check."""
         if self._client is None:
             settings = ClientSettings(timeout=self.target.timeout, retries=0)
             self._client = Client(self.target.address, self.target.bundle, settings=settings)

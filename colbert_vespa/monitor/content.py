@@ -67,7 +67,7 @@ def content_rows(answer: Mapping[str, Any]) -> Section:
 
 
 def _node(node: Mapping[str, Any]) -> tuple[str, str]:
-    """State and reason: what an operator has set is a reason of its own."""
+    """Return state and reason of a node; a state that an operator set has its own reason."""
     state = node["state"]
     generated, user = state["generated"], state.get("user", {})
     why = str(generated.get("reason") or user.get("reason") or state.get("unit", {}).get("reason") or "")

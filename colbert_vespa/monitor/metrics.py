@@ -81,7 +81,7 @@ def figures_of(answer: Mapping[str, Any]) -> Figures:
         return by_host
 
     def rate(name: str) -> dict[str, float]:
-        """Of the last minute; a container does not tell what there was none of."""
+        """Return a rate of the last minute by host; containers omit metrics without a value."""
         by_host = dict(containers)
         for host, value in _values(nodes, CONTAINER, f"{name}.rate"):
             by_host[host] += value
@@ -139,7 +139,7 @@ def metric_rows(figures: Figures, limits: WarningLimits) -> Section:
 
 
 def _worst(by_host: Mapping[str, float]) -> tuple[str, float]:
-    """The host with the largest figure, or one whose figure is no number."""
+    """Return the host with the largest value; NaN counts as the largest."""
     return max(by_host.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
 
 

@@ -45,12 +45,12 @@ def sample_of(address: str, http: HttpClient, count: int = SAMPLED) -> tuple[int
 
 
 def _smallest(index: PlaidIndex, count: int) -> list[Passage]:
-    """By a digest of the id: as good as drawn by lot."""
+    """Return the passages with the smallest digests of their ids, which is a random sample."""
     return heapq.nsmallest(count, index.iter_passages(), key=lambda p: hashlib.sha256(p.id.encode()).digest())
 
 
 def _visited(http: HttpClient, url: str, settings: AppSettings, count: int) -> list[str]:
-    """Vespa visits buckets in order, and ids are hashed into buckets."""
+    """Return the first visited texts: Vespa visits buckets in order, and hashes ids into buckets."""
     path = f"/document/v1/{settings.namespace}/{settings.schema}/docid"
     wanted = {"wantedDocumentCount": str(count), "fieldSet": f"{settings.schema}:title,text", "concurrency": "1"}
     texts: list[str] = []
@@ -64,7 +64,7 @@ def _visited(http: HttpClient, url: str, settings: AppSettings, count: int) -> l
 
 
 def _texts(document: dict[str, Any], url: str) -> list[str]:
-    """In layout `chunks` a document's text is the list of its passages."""
+    """Return the texts of a document; in layout `chunks` its text is the list of its passages."""
     fields = document.get("fields")
     if not isinstance(fields, dict):
         raise VespaRefused(f"{url} returns documents without fields; check that it is a Vespa endpoint")

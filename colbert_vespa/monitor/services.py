@@ -106,7 +106,7 @@ def services_of(answer: Mapping[str, Any]) -> list[Service]:
 
 
 def _with_health(http: HttpClient, config_url: str, service: Service) -> Service:
-    """Asked through the config server: the names of hosts mean nothing outside of their network."""
+    """Add a service's health, requested through the config server, because host names may not resolve outside the cluster."""
     if not service.answers:
         return service
     try:

@@ -141,7 +141,7 @@ def _fed(
     add_fields: bool = False,
     device: Device = AUTO,
 ) -> FeedSummary:
-    """Raises: CollectionError where a document was refused; KeyboardInterrupt after Ctrl-C, when what was sent has arrived."""
+    """Feed documents; CollectionError if one is rejected, KeyboardInterrupt after Ctrl-C once sent documents have arrived."""
     scratch = Path(tempfile.mkdtemp(prefix="colbert-vespa-"))
     try:
         options = FeedOptions(

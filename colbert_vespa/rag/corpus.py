@@ -130,7 +130,7 @@ def _rows(count: int) -> TokenRows:
 
 
 def _checked(made: Any, ids: list[str]) -> list[Piece]:
-    """Passages as the two functions have to give them; texts, one for each document, will do."""
+    """Check the passages that a function returned; a list with one text per document is accepted, too."""
     found = list(made)
     if len(found) == len(ids) and all(isinstance(item, str) for item in found):
         return [{"document_id": id_, "content": text} for id_, text in zip(ids, found, strict=True)]

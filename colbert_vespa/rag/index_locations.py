@@ -133,7 +133,7 @@ def is_colbert_ai(path: Path) -> bool:
 
 
 def _bundle_for(path: Path, bundle: Bundle | None, say: Callable[[str], None]) -> Bundle:
-    """Of an index that colbert-ai wrote: reads as much of a document as its config says."""
+    """Return the bundle for an index of colbert-ai, with the document length of its config."""
     config = read_json(path / "metadata.json", dict).get("config")
     known = config if isinstance(config, dict) else {}
     if bundle is None:

@@ -475,7 +475,7 @@ class RAGPretrainedModel:
         _sayer(self._verbose)(text)
 
     def _named(self, name: str | None, names: Sequence[str] | None) -> tuple[str, ...]:
-        """The indexes that a call means. '' is the first index of an application."""
+        """Return the names of a call's indexes; '' is the first index of an application."""
         if names is not None:
             if name is not None or isinstance(names, str) or not names:
                 raise UsageError("index_names must be a list of at least one name, instead of index_name")
@@ -486,14 +486,14 @@ class RAGPretrainedModel:
         return (chosen,)
 
     def _remember(self, name: str | None) -> None:
-        """For calls without a name, once a call with one has gone well."""
+        """Remember the name of a successful call, for calls without a name."""
         self._name = self._name if name is None else name
 
     def _opened(self, name: str) -> str:
         return self._location.opened(name, self._bundle, self._say)
 
     def _address(self, name: str | None) -> str:
-        """Of an index that is there and may be changed."""
+        """Return the address of an existing index that may be changed."""
         (chosen,) = self._named(name, None)
         self._check_writable(chosen)
         return self._opened(chosen)
@@ -515,12 +515,12 @@ class RAGPretrainedModel:
         return self._clients[names]
 
     def _forget(self, name: str) -> None:
-        """Clients of an index that was replaced are opened anew."""
+        """Close the clients of a replaced index, so that they are opened again."""
         for names in [names for names in self._clients if name in names]:
             self._clients.pop(names).close()
 
     def _model(self, length: int | str) -> Client:
-        """Without an index; reads so many tokens of a document."""
+        """Return a client without an index that reads so many tokens of a document."""
         most = self._bundle.manifest.max_tokens
         tokens = most if length == AUTO else min(most, checked_length(length))  # type: ignore[arg-type]  # or it raises
         if tokens not in self._models:
@@ -529,7 +529,7 @@ class RAGPretrainedModel:
 
 
 def _device(device: str | None, n_gpu: int) -> Device:
-    """RAGatouille's 0 GPUs are the processor, any other number what is there."""
+    """Return the device: the CPU for RAGatouille's 0 GPUs, any other number means the fastest one."""
     chosen = Device.of(device or (CPU if n_gpu == 0 else AUTO_DEVICE))
     check_device(chosen)
     return chosen

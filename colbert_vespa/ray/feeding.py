@@ -140,7 +140,7 @@ class FeedingWorker:
         return PartFeeder(self._to, self._bundle, **self._more)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One row: the ledger of these rows, and the refused ones of them."""
+        """Feed a table, and return one row: the ledger, and the rejected rows."""
         outcome, refused = PartOutcome(table.num_rows), table.slice(0, 0)
         try:
             rows = documents_of(table, self._columns, texts=self._operation == "put")
@@ -185,7 +185,7 @@ class _Gathered:
     """What the workers have told so far."""
 
     def __init__(self, target: str, operation: str, keep: Callable[[pa.Table], Any]) -> None:
-        """keep: puts refused rows where they take no memory of this process, and gives what leads to them."""
+        """Set up the ledger of a feed; `keep` stores rejected rows outside this process and returns a reference."""
         self.error: errors.ColbertVespaError | None = None
         self._target, self._operation, self._keep = target, operation, keep
         self._start = time.monotonic()

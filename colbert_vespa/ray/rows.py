@@ -80,7 +80,7 @@ def documents_of(table: pa.Table, columns: ColumnMapping, *, texts: bool) -> lis
 
 
 def _own(names: set[str]) -> set[str]:
-    """The columns that are no part of a document."""
+    """Return the columns that do not belong to a document."""
     return {REFUSED, ENCODED, VECTORS} if ENCODED in names else {REFUSED}
 
 

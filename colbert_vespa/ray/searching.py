@@ -111,7 +111,7 @@ HIT = {"rank": "int32", "id": "string", "passage_id": "string", "score": "float3
 
 
 def _query(item: Any, column: str) -> Any:
-    """A text, or rows `[q, d]`. Raises: CollectionError where it is neither."""
+    """Return a query as text or rows `[q, d]`; CollectionError if it is neither."""
     value = item[column] if isinstance(item, Mapping) else item
     if isinstance(value, str):
         return value

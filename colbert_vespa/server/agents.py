@@ -80,7 +80,7 @@ class _SeenIndexes:
         rerank_with: CrossEncoder | str | Path | None,
         timeout: float | None,
     ) -> SearchResult:
-        """Raises: ColbertVespaError."""
+        """Search the indexes that the caller may see; errors have no details that it may not see."""
         top = None if rerank_with is None else RERANKED_TOP
         options = SearchOptions(k, where=where, candidates=candidates, group=group, rerank_with_top=top)
         try:
@@ -89,7 +89,7 @@ class _SeenIndexes:
             raise self._engine.catalog.told(error) from None
 
     async def get(self, ids: list[str], *, timeout: float | None) -> ById[tuple[Passage, ...]]:
-        """Of the first index that has them. Raises: ColbertVespaError."""
+        """Return the passages of documents from the first index that has them; errors as in `search`."""
         found: ById[tuple[Passage, ...]] = ById()
         try:
             for served in self._engine.catalog.visible(_ACCESS.get()):
@@ -101,11 +101,11 @@ class _SeenIndexes:
         return found
 
     async def close(self) -> None:
-        """The engine is the application's."""
+        """Do nothing: the application closes the engine."""
 
 
 def _fields(engine: Engine) -> MetadataSchema:
-    """Those of all indexes."""
+    """Return the metadata fields of all indexes."""
     found: dict[str, FieldType] = {}
     for served in engine.catalog.indexes.values():
         found |= engine.core.indexes[served.known].schema.fields

@@ -90,7 +90,7 @@ def create_app(engine: Engine, door: Door | None = None) -> FastAPI:
 
 
 def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
-    """Keys come in a header that pages set themselves, so that no browser sends one by itself."""
+    """Return the options of CORS. Pages set the key's header themselves, so no browser sends a key on its own."""
     headers = ["Authorization", "Content-Type", "X-Request-Id", "X-Timeout"]
     exposed = ["X-Request-Id", "Retry-After"]
     return {"allow_origins": origins, "allow_methods": METHODS, "allow_headers": headers, "expose_headers": exposed}
@@ -103,7 +103,7 @@ def _agents(engine: Engine, door: Door) -> Agents:
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI description, with problems and keys."""
+    """Return the OpenAPI description, with problems and keys."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         parts = found["components"]
@@ -143,7 +143,7 @@ def _handle_errors(app: FastAPI, engine: Engine) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        """Where and why, without what was given."""
+        """Report place and reason of an invalid field, without its value."""
         faults = error.errors()
         if any(fault["type"] == "json_invalid" for fault in faults):
             why = faults[0].get("ctx", {}).get("error", "")

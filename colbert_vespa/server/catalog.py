@@ -147,7 +147,7 @@ def _fits(access: Access, index: SearchIndex) -> bool:
 
 
 def _spellings(index: SearchIndex, address: str) -> set[str]:
-    """How an error may write the index's place."""
+    """Return the forms in which an error may contain the index's address."""
     plain = {address, index.address, index.address.partition("#")[0]}
     if not address.lower().startswith(("http://", "https://")):
         plain |= {str(Path(address).absolute()), str(Path(address).resolve())}

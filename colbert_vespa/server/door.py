@@ -118,7 +118,7 @@ class KeyedDoor(Door):
 
 
 def _name(host: str) -> str:
-    """Without the port."""
+    """Return a host name without the port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -332,7 +332,7 @@ class Engine:
             return await within(opened.until - self.clock(), work)
 
     def _first(self, access: Access, names: Names) -> str:
-        """Of what is asked of a model, and of one index. Raises: UsageError where several are named."""
+        """Return the name of the one index that a request uses; UsageError if it names several."""
         if names is not None:
             return self.catalog.only(access, _one(names)).name
         return self.catalog.chosen(access, None)[0].name

@@ -82,7 +82,7 @@ def _local(index: SearchIndex, opened: Opened, engine: Engine) -> PlaidIndex:
 
 
 def _local_facts(index: PlaidIndex, where: Filter | None) -> dict[str, Any]:
-    """Of a caller with a filter only what that selects is told, and nothing from which the rest could be reckoned."""
+    """Return the facts of a local index. A caller with a filter gets only counts of the documents that it selects."""
     from colbert_vespa.index_info import index_info
 
     if where is not None:
@@ -187,6 +187,6 @@ def _vespa_values(index: VespaIndex, field: str, where: Filter | None, limit: in
 
 
 def _groups(root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Of an answer: root, then a list for each `group`, then the groups."""
+    """Return the groups of a response: its root has a list for each `group`, and the list has the groups."""
     lists = [one for top in root.get("children", ()) for one in top.get("children", ())]
     return [group for one in lists for group in one.get("children", ())]

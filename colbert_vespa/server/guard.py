@@ -91,7 +91,7 @@ class _Watched:
             await self._messages.put(message)
 
     async def _next(self) -> Message:
-        """Raises: HTTPException where the body is too large, or those of all requests are."""
+        """Read the next message; HTTPException if the body, or all bodies together, are too large."""
         message = await self._messages.get()
         size = len(message.get("body", b""))
         self.read += size
@@ -111,7 +111,7 @@ class _Watched:
         await self._send(message)
 
     async def _fault(self, error: Exception) -> None:
-        """Texts of a request may be in the error's words, so that its kind and place alone are logged."""
+        """Log an error by type and place only, because its message may contain texts of the request."""
         places = "; ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])
         LOG.error("fault", extra={"request_id": self.id, "error": type(error).__name__, "places": places})
         if self.status == 499:
@@ -120,6 +120,6 @@ class _Watched:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, where it gives one that a log can hold."""
+    """Return the caller's request id if it is fit for a log, else a new one."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return given.decode("ascii") if _ID.fullmatch(given) else uuid.uuid4().hex

@@ -148,7 +148,7 @@ class KeyFile:
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[CallerKey, ...]]:
-        """The keys, which nobody else changes meanwhile."""
+        """Yield the keys under a lock, so that no other process changes them."""
         with self.path.with_name(f".{self.path.name}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self.read() if self.path.exists() else ()

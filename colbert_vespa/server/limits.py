@@ -68,7 +68,7 @@ class Gate:
                 self._queue.remove(turn)
 
     def _leave(self) -> None:
-        """The place goes to the one that has waited longest."""
+        """Pass the slot to the request that has waited longest."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():

@@ -20,7 +20,7 @@ class ServerMetrics:
     """Of one server, with a registry of its own. Labels have few values: routes, not paths."""
 
     def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """running, waiting: requests, when they are asked for."""
+        """Create the metrics; `running` and `waiting` return the current number of requests."""
         self._registry = own = CollectorRegistry()
         self._requests = Counter(f"{PREFIX}requests", "Answers.", ["method", "route", "status"], registry=own)
         latency = "From a request to the end of its answer."

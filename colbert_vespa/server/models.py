@@ -122,7 +122,7 @@ def rows_of(given: RowsBody | list[Row]) -> Matrix:
 
 
 def _option_fields(*without: str) -> dict[str, Any]:
-    """Of a model: fields of SearchOptions with their types, defaults and what its docstring says of each."""
+    """Return the fields of SearchOptions for a model, with types, defaults and the descriptions of its docstring."""
     hints = get_type_hints(SearchOptions)
     _, *parts = _ABOUT.split(" ".join((SearchOptions.__doc__ or "").split()))
     about = {name: text[:1].upper() + text[1:] for name, text in zip(parts[::2], parts[1::2], strict=True)}
@@ -184,7 +184,7 @@ class ByText(OptionsBody):
 
 
 def _asked(given: str | RowsBody | list[Row] | QueryBody) -> Query:
-    """Raises: UsageError."""
+    """Return the query of a request body; UsageError if it is not valid."""
     if isinstance(given, QueryBody):
         return given.ready()
     return given if isinstance(given, str) else rows_of(given)
@@ -338,7 +338,7 @@ class Problem(BaseModel):
 
 
 def _shown(hint: Any) -> Any:
-    """The type of a field as JSON has it: numbers that are not finite are null."""
+    """Return the type of a field in JSON, where numbers that are not finite are null."""
     if hint in _ANSWERS:
         return _ANSWERS[hint]
     kind, parts = get_origin(hint), tuple(part for part in get_args(hint) if part is not Ellipsis)
@@ -357,7 +357,7 @@ _ANSWERS: dict[Any, type[BaseModel]] = {}
 
 
 def _answer(kind: type, name: str, without: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> type[BaseModel]:
-    """A model of the dataclass `kind`. optional: fields that are left out where there is nothing to say."""
+    """Create a model of the dataclass `kind`, whose `optional` fields may be absent."""
     hints = get_type_hints(kind)
     chosen = [field.name for field in fields(kind) if field.name not in without]
     types = {field: _shown(hints[field]) for field in chosen}

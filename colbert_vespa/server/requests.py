@@ -115,7 +115,7 @@ async def _timeout(
     request: Request,
     x_timeout: Annotated[str | None, Header(description="Seconds that the request may take, as 2.5.")] = None,
 ) -> Callable[[float | None], float]:
-    """What the shorter of body and header leaves. Raises: UsageError, Refusal."""
+    """Return a function from a body's timeout to the request's: the shorter of body and header; UsageError or Refusal."""
     most = engine_of(request).settings
     asked = None if x_timeout is None else _seconds(x_timeout)
 
@@ -130,7 +130,7 @@ async def _patience(
     request: Request,
     x_timeout: Annotated[str | None, Header(description="Seconds to wait at most until it is durable.")] = None,
 ) -> float | None:
-    """Raises: UsageError, Refusal."""
+    """Return the seconds that a write may wait, None for no limit; UsageError or Refusal if the header is not valid."""
     return None if x_timeout is None else _allowed(_seconds(x_timeout), engine_of(request).settings.max_timeout)
 
 

@@ -46,7 +46,7 @@ async def passage_vectors(engine: Engine, access: Access, name: str, ids: Sequen
 
 
 async def _seen(engine: Engine, access: Access, opened: Opened, ids: Sequence[str]) -> ById[str]:
-    """The ids that the filter of the key selects, by themselves."""
+    """Return the ids that the key's filter selects."""
     if access.where is None:
         return ById({id_: id_ for id_ in ids})
     documents = list(dict.fromkeys(Passage.document_of(id_) for id_ in ids))

@@ -93,7 +93,7 @@ class Writing:
         return done
 
     async def _work(self, name: str, jobs: list[_Job]) -> list[list[Fate] | ColbertVespaError]:
-        """Jobs of one operation that follow each other are one feed."""
+        """Feed consecutive jobs of the same operation together."""
         results: list[list[Fate] | ColbertVespaError] = []
         for operation, group in itertools.groupby(jobs, key=lambda job: job.operation):
             together = list(group)
@@ -121,7 +121,7 @@ class Writing:
         return [*found]
 
     async def _hidden(self, job: _Job, opened: Opened) -> set[str]:
-        """Ids of stored documents that the filter of the key does not select, or not all of."""
+        """Return the ids of stored documents with passages that the key's filter does not select."""
         if job.access.where is None:
             return set()
         index, ids = opened.indexes[0], list(dict.fromkeys(document.id for document in job.documents))
@@ -158,7 +158,7 @@ def _judged(job: _Job, hidden: Set[str], schema: MetadataSchema) -> tuple[dict[i
 
 
 def _matches(access: Access, document: Document, schema: MetadataSchema) -> bool:
-    """Whether the filter of the key selects the document."""
+    """Tell whether the key's filter selects the document."""
     where = parse_where(access.where, schema)
     if where is None:
         return True

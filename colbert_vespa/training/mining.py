@@ -183,7 +183,7 @@ def mined_once(
 
 
 def _first(example: Example, count: int) -> Example:
-    """With no more than `count` negatives."""
+    """Return the example with at most `count` negatives."""
     if len(example.negatives) <= count:
         return example
     return dataclasses.replace(example, negatives=example.negatives[:count], scores=example.scores[: count + 1])
@@ -224,7 +224,7 @@ def _candidates(
 
 
 def _below(score: float, positive: float, settings: MiningSettings, *, strict: bool) -> bool:
-    """A ratio takes a share off the positive's size, so that it also means something where scores are negative."""
+    """Tell whether a score is far enough below the positive's; a ratio applies to its magnitude, for negative scores."""
     if settings.margin is None and settings.ratio is None:
         return score < positive or not strict
     under = settings.margin is None or score <= positive - settings.margin
@@ -232,7 +232,7 @@ def _below(score: float, positive: float, settings: MiningSettings, *, strict: b
 
 
 def _choose(candidates: Sequence[Sequence[str]], wanted: int, draw: random.Random | None) -> list[str]:
-    """The rankers take turns; draw: None for the first of each."""
+    """Choose negatives from each ranker in turn, at random with `draw`, else the first ones."""
     lists = [list(texts) for texts in candidates]
     if draw is not None:
         for texts in lists:

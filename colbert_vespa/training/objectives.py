@@ -76,7 +76,7 @@ class NWayLoss(nn.Module):
 
 
 def _embedded(model: Any, sentence_features: Iterable[dict[str, Tensor]], chunk: int) -> tuple[Any, Tensor, Tensor]:
-    """Of the query, its features; of the documents, their rows and which of them count."""
+    """Embed a batch: return the features of queries, and rows and mask of documents."""
     columns = [dict(features) for features in sentence_features]
     query = model(columns[0], task="query")
     documents, masks = stack_padded_token_embeddings(*embed_columns_padded(model, columns[1:], chunk, task_default="document"))
@@ -84,7 +84,7 @@ def _embedded(model: Any, sentence_features: Iterable[dict[str, Tensor]], chunk:
 
 
 def _all_scores(model: Any, sentence_features: Iterable[dict[str, Tensor]], chunk: int) -> Tensor:
-    """`[b, b, n]`: each query with the documents of each query."""
+    """Return scores `[b, b, n]` of each query with the documents of each query."""
     query, documents, masks = _embedded(model, sentence_features, chunk)
     scores: Tensor = colbert_scores(
         query["token_embeddings"], documents, queries_mask=query["attention_mask"].bool(), documents_mask=masks
@@ -93,18 +93,18 @@ def _all_scores(model: Any, sentence_features: Iterable[dict[str, Tensor]], chun
 
 
 def _own(scores: Tensor) -> Tensor:
-    """`[b, n]` of `[b, b, n]`."""
+    """Return the scores `[b, n]` of each query's own documents, from `[b, b, n]`."""
     places = torch.arange(len(scores), device=scores.device)
     return scores[places, places]
 
 
 def _first_wins(scores: Tensor) -> Tensor:
-    """Cross-entropy; scores: `[b, n]`."""
+    """Return the cross-entropy of `scores [b, n]` with the first document as target."""
     return functional.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=scores.device))
 
 
 def _in_batch(scores: Tensor) -> Tensor:
-    """Cross-entropy without a query's own negatives; scores: `[b, b, n]`."""
+    """Return the in-batch cross-entropy of `scores [b, b, n]` without a query's own negatives."""
     b, _, n = scores.shape
     places = torch.arange(b, device=scores.device)
     left_out = torch.zeros_like(scores, dtype=torch.bool)

@@ -172,7 +172,7 @@ def train(
 
 
 def _claim_folders(model: str | Path, output: Path, work: Path, bundle: Path | None) -> None:
-    """Raises: UsageError where one may not be written, or holds what is read, or the model has no name."""
+    """Check and claim the folders; UsageError if one may not be written or contains an input, or the model has no name."""
     start = as_path(model, "model")
     check_folder(output, owned=is_checkpoint_folder)
     if bundle is not None:
@@ -207,25 +207,25 @@ def _divide(data: TrainingData, hold_out: HoldOut | None, seed: int) -> tuple[Tr
 
 
 def _seed(seed: int) -> None:
-    """Before loading, since weights that a checkpoint lacks and nobody uses, as BERT's pooler, are drawn."""
+    """Set the seed before loading, which draws unused weights that a checkpoint lacks, such as BERT's pooler."""
     from transformers import set_seed
 
     set_seed(seed)
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of a checkpoint's weights."""
+    """Return a fingerprint of a checkpoint's weights."""
     return " ".join(sha256_file(file)[:16] for file in sorted(folder.rglob("*.safetensors")))
 
 
 def _as_data(judged: Judged) -> TrainingData:
-    """Queries and their relevant documents: what must not be trained on."""
+    """Return queries and relevant documents of the test set as data, which must not be trained on."""
     texts = {document.id: text_of_document(document) for document in judged.documents}
     return TrainingData(judged_examples(texts, judged.queries, judged.qrels))
 
 
 def _average(model: Any, start: dict[str, Any], share: float) -> None:
-    """In place: `share` of the start's weights, the rest of the model's own."""
+    """Average the model's weights in place: `share` of the start's, the rest of its own."""
     mixed = {
         name: value if not value.is_floating_point() else share * start[name].to(value) + (1 - share) * value
         for name, value in model.state_dict().items()

@@ -34,7 +34,7 @@ class Preparer:
         work: Path,
         step: StepReport,
     ) -> None:
-        """models: what tells start and teacher from others."""
+        """Set up the preparation; `models` identifies start and teacher."""
         self._data, self._settings, self._teacher, self._models = data, settings, teacher, models
         self._mined, self._work, self._step = work / "mined", work, step
 
@@ -94,7 +94,7 @@ class Preparer:
 
     @contextlib.contextmanager
     def _rankers(self, model: Path, name: str) -> Iterator[list[Ranker]]:
-        """Nothing is built where every example has its negatives."""
+        """Yield the rankers; none if every example has enough negatives."""
         if all(len(example.negatives) >= self._settings.negatives for example in self._data.examples):
             yield []
             return

@@ -135,7 +135,7 @@ def _fault(example: Example, settings: QualitySettings) -> str | None:
 
 
 def _without_contradictions(example: Example, forbidden: set[str], same: dict[str, str], report: DataReport) -> Example:
-    """Its negatives are not relevant to its query elsewhere, and not in the test set."""
+    """Remove negatives that are relevant to the query elsewhere, blank, or in the test set."""
     good = [n for n, text in enumerate(example.negatives) if _plain(text) and same[text] not in forbidden]
     if len(good) == len(example.negatives):
         return example
@@ -159,12 +159,12 @@ def _mean(values: Iterable[int]) -> float:
 
 
 def _plain(text: str) -> str:
-    """Words alone, so that case, spaces and punctuation make no difference."""
+    """Return the words of a text, without case, spaces and punctuation."""
     return " ".join(_WORD.findall(text.lower()))
 
 
 def _representatives(texts: Sequence[str], near: float) -> dict[str, str]:
-    """For each text the first one that it is a duplicate of, itself where there is none before it."""
+    """Map each text to the first text that it duplicates, or to itself."""
     exact: dict[str, str] = {}
     first = {text: exact.setdefault(_plain(text), text) for text in texts}
     if near >= 1:

@@ -115,7 +115,7 @@ class RAGTrainer:
         return str(data_out_path)
 
     def _mined(self, examples: Sequence[Example], count: int, minimum_rank: int) -> list[Example]:
-        """Each query's own negatives and `count` further ones, none of them of a better rank than the minimum."""
+        """Add `count` mined negatives to each query's own, none with a better rank than the minimum."""
         first = max(1, minimum_rank)
         settings = MiningSettings(by=("bm25",), first_rank=first, last_rank=max(first, MINED_RANKS), seed=SEED)
         data = TrainingData(examples, self.collection)

@@ -91,7 +91,7 @@ def _label(value: object, where: str) -> int:
 
 
 def _checked(items: list[RawExample]) -> Iterator[RawExample]:
-    """Without the empty lists that stand for no negatives."""
+    """Yield the examples without empty lists of negatives."""
     for item in items:
         yield item if len(item) == 3 and item[2] else (item[0], item[1])
 

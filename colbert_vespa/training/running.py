@@ -163,13 +163,13 @@ def _arguments(settings: TrainingSettings, folder: Path, total: int, evaluated: 
 
 
 def _steps(examples: int, settings: TrainingSettings) -> int:
-    """Of the whole run."""
+    """Return the number of steps of the whole run."""
     a_step = settings.batch_size * settings.accumulate
     return settings.steps if settings.steps > 0 else max(1, math.ceil(settings.epochs * math.ceil(examples / a_step)))
 
 
 def _checkpoint(folder: Path, examples: Sequence[Example], settings: TrainingSettings, resume: bool) -> str | None:
-    """Where to go on, and run.json, which says whether that is the same run."""
+    """Return the checkpoint to resume from, and write run.json, which identifies the run."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr(example).encode())
@@ -224,7 +224,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._progress("training", int(state.global_step), self._total)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The last evaluation, beside the start's and BM25's."""
+        """Report the last evaluation, with those of the start and BM25."""
         measured = [line[METRIC] for line in state.log_history if METRIC in line]
         if measured:
             keyword = "" if self._beside is None else f", BM25 {self._beside['ndcg_at_10']:.4f}"

@@ -69,7 +69,7 @@ def is_checkpoint_folder(folder: Path) -> bool:
 
 
 def _pylate(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
-    """Transformer and Dense modules; mask and normalisation are PyLate's code, the rest is in its settings."""
+    """Write PyLate's layout: Transformer and Dense modules and settings; masks and normalisation are part of PyLate's code."""
     shutil.copytree(native.path, folder)
     listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kept = []
@@ -106,7 +106,7 @@ def _pylate(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) ->
 
 
 def _prefix(model: Any, task: str, marker: int | None, prompt: str) -> str:
-    """The marker as the text that is registered for it; "" for none."""
+    """Return the text that is registered for the marker; "" for none."""
     whole = model.prompts.get(task) or ""
     return whole[: len(whole) - len(prompt)] if marker is not None else ""
 
@@ -123,7 +123,7 @@ def _rewrite(path: Path, *, drop: tuple[str, ...]) -> None:
 
 
 def _stanford(native: CheckpointFolder, folder: Path, model: Any, rules: Rules) -> None:
-    """The encoder under its own prefix and linear.weight in one file, settings in artifact.metadata."""
+    """Write Stanford's layout: encoder and linear.weight in one file, settings in artifact.metadata."""
     from safetensors.torch import save_file
 
     _check_stanford(model, rules)
@@ -153,12 +153,12 @@ def _denses(model: Any) -> list[Any]:
 
 
 def _matters(prompt: str, tokenizer: Any) -> bool:
-    """sentence-transformers puts a space after Stanford's markers, which is none to WordPiece."""
+    """Tell whether a prompt changes the tokens; the space after Stanford's markers does not, with WordPiece."""
     return bool(prompt) and tokenizer.tokenize(prompt + "a") != tokenizer.tokenize("a")
 
 
 def _check_stanford(model: Any, rules: Rules) -> None:
-    """Raises: CheckpointError naming the first thing that Stanford's layout has no place for."""
+    """Check that Stanford's layout can store the model; CheckpointError names the first property that it cannot."""
     denses = _denses(model)
     expansion = rules.query.expansion
     mask = next((module for module in model if type(module).__name__ == "MultiVectorMask"), None)

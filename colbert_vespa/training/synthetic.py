@@ -38,7 +38,7 @@ def synthetic_examples(documents: Sequence[Document], *, per_document: int = 2, 
 
 
 def _named(document: Document) -> list[Example]:
-    """The title asks for the text without it, a heading for what stands below it."""
+    """Make queries of headings: the title for the text, each heading for the text below it."""
     examples, whole = [], text_of_document(document)
     if document.title.strip() and len(document.text.split()) >= LEAST_REST:
         examples.append(Example(document.title.strip(), document.text.strip(), source=whole))

@@ -100,7 +100,7 @@ class Copy:
         as_is: bool = False,
         report: CountReport | None = None,
     ) -> None:
-        """Raises: UsageError where the target is not empty, MetadataError where its metadata differ."""
+        """Check source and target; UsageError if the target is not empty, MetadataError if its metadata differ."""
         self._source, self._to, self._progress, self._merge, self._as_is = source, to, progress, merge, as_is
         self._report = report or (lambda done, total: None)
         self._exact = source.kept.exact or source.kept.key == to.kept.key

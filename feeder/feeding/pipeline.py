@@ -343,7 +343,7 @@ class Feed:
             self._note_arrived()
 
     def _count_absent(self, item: _Item) -> None:
-        """Documents that an earlier run of this feed has deleted do not count as absent."""
+        """Count an absent document; one that an earlier run of this feed has deleted counts as already there."""
         if self._journal.has(item.document.id, item.digest):
             self.ledger.already_there += 1
             return

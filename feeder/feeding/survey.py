@@ -123,7 +123,7 @@ def survey(
 
 
 def _check_types(types: Mapping[str, FieldType], schema: MetadataSchema | None) -> None:
-    """Raises: MetadataError where a field of `schema` has another type."""
+    """Check types against `schema`; MetadataError if a field has another type."""
     for name, type_ in types.items():
         stored = type_ if schema is None else schema.fields.get(name, type_)
         if stored is not type_:

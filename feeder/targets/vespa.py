@@ -224,7 +224,7 @@ class VespaTarget:
         return self._rows.of(document_ids)
 
     def _remember(self, found: Mapping[str, list[StoredRow]]) -> None:
-        """In mode streaming, a document that moves to another group must be removed from its old one."""
+        """Remember stored rows in mode streaming, to remove a document from its old group when it moves."""
         if self._streaming:
             if len(self._seen) + len(found) > MOST_REMEMBERED:
                 self._seen.clear()

@@ -48,5 +48,5 @@ def one_vector(bundle: Bundle, name: str) -> OneVector:
 
 @functools.lru_cache(maxsize=4)
 def _loaded(kind: type[OneVector], path: Path, sha256: str) -> OneVector:
-    """sha256: of the file, so that one that was fitted again is read again."""
+    """Load an encoding; `sha256` is that of the file, so that a changed file is read again."""
     return kind.load(path)

@@ -63,7 +63,7 @@ class Lemur(OneVector):
     step: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises: ValueError naming the array whose shape, type or values do not fit."""
+        """Check the arrays; ValueError names one whose shape, type or values do not fit."""
         weights = self.network.weights
         if weights.ndim != 2 or not weights.size or weights.shape[1] > MAX_DIM:
             raise ValueError(f"weights have shape {weights.shape}, it must be [d, h] with h at most {MAX_DIM}")
@@ -180,7 +180,7 @@ class Lemur(OneVector):
 
 
 def _solution(features: Matrix) -> tuple[Matrix, Matrix]:
-    """S `[h, n]` and T `[h, h]` of features `[n, h]`."""
+    """Return S `[h, n]` and T `[h, h]` for features `[n, h]`."""
     wide = features.astype(np.float64)
     gram = wide.T @ wide
     values, vectors = np.linalg.eigh(gram / len(wide))

@@ -74,7 +74,7 @@ class _Weights:
         return Network(*self._values[:4])
 
     def step(self, rows: Matrix, wanted: Matrix, rate: float) -> None:
-        """One step of Adam towards less squared error."""
+        """Take one step of Adam on the squared error."""
         self._steps += 1
         scale = rate * math.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
         for place, slope in enumerate(self._slopes(rows, wanted)):

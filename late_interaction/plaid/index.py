@@ -507,7 +507,7 @@ class LocalIndex:
             yield from (part.segment.documents[row] for row in np.flatnonzero(mask).tolist())
 
     def _selected(self, where: Filter | None) -> Iterator[tuple[Living, Mask]]:
-        """Segments and which of their living passages the filter selects, including those without rows."""
+        """Yield segments with a mask of the living passages that the filter selects, including those without rows."""
         for part in self.snapshot.living:
             segment = part.segment
             yield part, part.mask if where is None else part.mask & evaluate(where, segment.columns, segment.passages)

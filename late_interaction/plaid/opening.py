@@ -80,7 +80,7 @@ def create_index(
 
 
 def _check_ours(path: Path) -> None:
-    """Raises: LocalIndexError where another engine made the index at `path`, with the command that takes it over."""
+    """Check that `path` is not another engine's index; LocalIndexError names the command that imports it."""
     from late_interaction.plaid.imports.run import maker_of
     from late_interaction.plaid.store.versions import CURRENT
 

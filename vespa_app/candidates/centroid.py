@@ -84,7 +84,7 @@ def list_weights(gains: Matrix) -> I64:
 
 @functools.cache
 def _loops() -> Any:
-    """The compiled loops, or numpy if the extra `local` is not installed; numba takes half a second to import."""
+    """Return the compiled loops, or numpy's if the extra `local` is not installed; numba takes half a second to import."""
     try:
         from vespa_app.candidates import weighted_sets
     except MissingDependency:

@@ -161,7 +161,7 @@ def _dim(settings: AppSettings) -> int:
 
 
 def _input(settings: AppSettings) -> str:
-    """Vespa types inputs over all schemas of an application, so those of different types have names apart."""
+    """Return the input's name. Inputs share one namespace in an application, so different types need different names."""
     own = settings.one_vector
     return "qp" if own == MEAN_VECTOR else f"qp_{_dim(settings)}_{'int8' if own.cells == 'int8' else 'float'}"
 
@@ -181,7 +181,7 @@ def _metric(settings: AppSettings) -> str:
 
 
 def _stored(vector: Vector, encoding: OneVector, cells: str) -> str:
-    """As the cells of the field, in hex."""
+    """Return a vector as the field's cells in hexadecimal."""
     if cells != "int8":
         return float_cells(vector, cells)
     if encoding.normalized:

@@ -172,7 +172,7 @@ def default_settings(
 
 
 def _one_vector(bundle: Bundle, settings: AppSettings) -> OneVectorSettings:
-    """Of the candidates of `settings`. Cells of one byte find as much as floats (performance/notes.md)."""
+    """Return the one vector's settings. int8 cells find as much as floats (performance/notes.md)."""
     encoding = chosen_encoding(bundle) if needed_encoding(settings) else ""
     if encoding in ("", MEAN):
         return settings.one_vector

@@ -44,7 +44,7 @@ def _ends(dim: int) -> Matrix:
 
 
 def _ends_codebook(dim: int) -> Codebook:
-    """Replaces the bundle's codebook: the vectors of the tests are the centroids."""
+    """Make a codebook whose centroids are the vectors of the tests, to use instead of the bundle's."""
     return Codebook(_ends(dim), np.zeros((dim, 1), np.float32), np.zeros((dim, 2), np.float32), bits=1)
 
 

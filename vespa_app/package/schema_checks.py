@@ -94,7 +94,7 @@ def _fields(blocks: Iterable[Block], where: str) -> dict[str, _Field]:
 
 
 def _braced_indexing(block: Block) -> str:
-    """An indexing statement with braces (for_each) is read as a block, and its rest as a line."""
+    """Join an indexing statement with braces (for_each), which is read as a block and a remaining line."""
     parts = [inner.head for inner in block.blocks if inner.head.startswith("indexing:")]
     return " ".join([*parts, *(line for line in block.lines if line.startswith("|"))])
 

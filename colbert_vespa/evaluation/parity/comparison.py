@@ -128,7 +128,7 @@ def compare_orders(
 
 
 def _noted(scores: Mapping[str, float], others: Mapping[str, float]) -> Mapping[str, float]:
-    """Vespa writes null for the minus infinity that a passage without rows has."""
+    """Replace missing scores by minus infinity, which Vespa writes as null for a passage without rows."""
     return {
         id_: -math.inf if math.isnan(score) and others.get(id_) == -math.inf else score for id_, score in scores.items()
     }  # fmt: skip
@@ -148,5 +148,5 @@ def worst_rows(cosines: Mapping[str, NDArray[np.float64]], reasons: Mapping[str,
 
 
 def _low(value: float) -> float:
-    """For sorting: what is no number is the worst."""
+    """Return a sort key; NaN sorts as the worst."""
     return -math.inf if math.isnan(value) else value

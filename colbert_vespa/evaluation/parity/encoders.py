@@ -74,7 +74,7 @@ def compare_encoders(
 def _on_devices(
     bundle: Bundle, device: Device, texts: Texts, ours: Vectors, k: int, say: Callable[[str], None]
 ) -> list[Comparison]:
-    """`auto`: those that it would consider; one that does not start is told."""
+    """Compare the graphs of a device, or for `auto` of all devices that it considers; report those that do not start."""
     if device != AUTO:
         return [] if device == CPU else _on_device(bundle, device, texts, ours, k, say)
     found = []
@@ -90,7 +90,7 @@ def _on_devices(
 def _on_device(
     bundle: Bundle, device: Device, texts: Texts, ours: Vectors, k: int, say: Callable[[str], None]
 ) -> list[Comparison]:
-    """Each graph that suits it, within what an export allows of fp32 and of a smaller graph."""
+    """Compare each graph that suits the device, with the tolerances of an export."""
     found = []
     for precision in device.kind.precisions:
         if precision in bundle.manifest.models:
@@ -144,7 +144,7 @@ def _rules(trained: Bundle, bundle: Bundle, texts: Texts, before: Rows, rows: Ro
 
 
 def _why(bundle: Bundle, then: TokenRows, now: TokenRows) -> str:
-    """The known reasons for other ids of the same text."""
+    """Return the known reasons for different token ids of the same text."""
     if now.truncated and not then.truncated:
         return f"truncation: the bundle reads {len(now.ids)} tokens, the checkpoint {len(then.ids)}"
     if bundle.manifest.rules == "vespa":
@@ -154,7 +154,7 @@ def _why(bundle: Bundle, then: TokenRows, now: TokenRows) -> str:
 
 
 def _vectors(texts: Texts, left: Vectors, right: Vectors, k: int, reason: str) -> tuple[dict[str, float], list[Case]]:
-    """Cosines of rows, and the orders of all documents for all queries."""
+    """Compare rows by cosine, and the order of all documents for each query."""
     cosines = {
         label: row_cosines(a, b)
         for side, labels in texts.labels.items()

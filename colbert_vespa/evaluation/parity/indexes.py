@@ -165,7 +165,7 @@ def compare_index(
 def _codec(
     answers: IndexAnswers, made: Mapping[str, Matrix], rows: Mapping[str, Matrix], encoder: Encoder | None, k: int
 ) -> Comparison:
-    """Rows of the encoder against rows that are stored; texts with another number of rows have no cosines."""
+    """Compare the encoder's rows with stored rows; texts with another number of rows have no cosines."""
     place = answers.place
     known = [id_ for id_ in made if id_ in answers.stored]
     same = [id_ for id_ in known if len(made[id_]) == len(answers.stored[id_])]
@@ -194,7 +194,7 @@ def _other_rows(place: ComparedIndex, truncated: bool) -> str:
 
 
 def _why(place: ComparedIndex) -> str:
-    """The known reason for other vectors and scores."""
+    """Return the known reason for different vectors and scores."""
     if place.embedder and place.differences:
         return f"Vespa's rules: {place.differences[0]}"
     return "" if place.codec == "float32" else f"codec {place.codec}"
@@ -205,7 +205,7 @@ def _with(cases: Sequence[Case], reason: str) -> tuple[Case, ...]:
 
 
 def _candidates(answers: IndexAnswers, k: int) -> Comparison:
-    """A search against MaxSim over everything in the same index: what its candidates leave out."""
+    """Compare a search with exhaustive MaxSim in the same index: the passages that its candidates miss."""
     measured, cases = compare_orders(
         {id_: _first(result, k) for id_, result in answers.exact.items()}, _by_passage(answers.found), k
     )
@@ -217,7 +217,7 @@ def _candidates(answers: IndexAnswers, k: int) -> Comparison:
 
 
 def _missed(query: str, exact: SearchResult, found: SearchResult, k: int) -> list[Case]:
-    """Hits among the exact k best that the search did not return."""
+    """Return the hits among the exact k best that the search did not return."""
     there = {hit.passage_id for hit in found.hits}
     last = found.hits[-1].score if len(found.hits) >= k else float("-inf")
     missed = []
@@ -247,7 +247,7 @@ def compare_addresses(left: IndexAnswers, right: IndexAnswers, k: int) -> Compar
 
 
 def _maxsim(rows: Mapping[str, Matrix], vectors: Mapping[str, Matrix]) -> Scores:
-    """By query and passage."""
+    """Return MaxSim by query and passage."""
     ids, lengths = list(vectors), [len(D) for D in vectors.values()]
     if not ids:
         return {query: {} for query in rows}

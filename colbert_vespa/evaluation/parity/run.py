@@ -63,7 +63,7 @@ class ParityReport:
 
 
 def _rows(texts: Texts, query: str, encoder: Encoder | None) -> Matrix:
-    """Raises: UsageError where there is nothing to make them of."""
+    """Return the rows of a query; UsageError if it has no vectors and the bundle no model."""
     if query in texts.rows:
         return texts.rows[query]
     if encoder is None:

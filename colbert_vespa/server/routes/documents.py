@@ -104,7 +104,7 @@ async def put_documents(
 
 
 async def _put_lines(writing: Writing, access: Access, name: str, lines: Sequence[bytes]) -> AsyncIterator[list[Fate]]:
-    """Fates of the lines, in order, a batch at a time. Raises: as Writing.put."""
+    """Put the documents of lines, and yield their outcomes in order, a batch at a time; errors are those of Writing.put."""
     for start in range(0, len(lines), TOGETHER):
         read = await writing.engine.thread(_read_all, lines[start : start + TOGETHER], start + 1)
         stored = iter(await writing.put(access, name, [one for one in read if isinstance(one, Document)]))
@@ -116,7 +116,7 @@ def _read_all(lines: Sequence[bytes], first: int) -> list[Document | Fate]:
 
 
 def _read(text: bytes, place: int) -> Document | Fate:
-    """Of a line. A document that cannot be one is its fate."""
+    """Read the document of a line; if it is not valid, return the outcome."""
     id_ = ""
     try:
         body = msgspec.convert(strict_json(text), _DocumentLine)
@@ -129,7 +129,7 @@ def _read(text: bytes, place: int) -> Document | Fate:
 
 
 def _check_type(request: Request, wanted: str) -> None:
-    """A page elsewhere cannot send this type without being asked first. Raises: Refusal."""
+    """Require a content type that pages of other origins cannot send without a preflight request; Refusal otherwise."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != wanted:
         raise Refusal(415, f"the body must be {wanted}, got {given[:60] or 'no Content-Type'}")
@@ -178,7 +178,7 @@ async def delete_document(
 
 
 def _only(fate: Fate) -> Response:
-    """Raises: Refusal where it was not written."""
+    """Return the response for one document; Refusal if it was not written."""
     if fate.status >= 400:
         raise Refusal(fate.status, fate.detail)
     return answer({"id": fate.id})
@@ -196,7 +196,7 @@ async def get_document(name: str, id: str, engine: Asked, access: Reads, timeout
 
 
 def _document_json(stored: Sequence[Passage]) -> dict[str, object]:
-    """As DocumentAnswer."""
+    """Return a document in the form of DocumentAnswer."""
     document = whole_document(stored)
     passages = [{"id": passage.id, "text": passage.text} for passage in stored]
     return {**document.to_json(), "metadata": whole_metadata(document.metadata), "passages": passages}

@@ -57,12 +57,12 @@ async def search(body: SearchRequest, request: Request, engine: Asked, access: R
 
 
 async def _built(engine: Asked, body: Callable[[], object], *, large: bool) -> Response:
-    """The answer of a body. large: made in a thread, so that others are answered meanwhile."""
+    """Return the response with a body; a `large` one is built in a thread, so that other requests do not wait."""
     return await engine.thread(lambda: answer(body())) if large else answer(body())
 
 
 async def _streamed(stages: AsyncIterator[SearchResult], engine: Asked) -> Response:
-    """An error before the first line is an answer of its own, a later one the last line."""
+    """Stream stages as lines. An error before the first line is the response; a later one is the last line."""
     first = await anext(stages)
 
     async def lines() -> AsyncIterator[bytes]:

@@ -152,7 +152,7 @@ def _write(
 def _items(
     peer: Peer, schema: MetadataSchema, documents: Iterable[Document], progress: CountReport
 ) -> Iterator[tuple[Passage, Packed, Vector]]:
-    """The n-th passage of a document is `id#n`."""
+    """Yield passages with codes and residuals; the n-th passage of a document is `id#n`."""
     total = int(peer.living.sum())
     numbers: dict[str, int] = {}
     pairs: Iterator[tuple[Document, tuple[NDArray[np.int32], NDArray[np.uint8]]]] = zip(documents, peer.encoded(), strict=True)

@@ -276,7 +276,7 @@ def _vectors(items: Iterable[tuple[Passage, TokenVectors, Vector]]) -> Iterator[
 
 
 def _gains_links(segment: SegmentEntry, dense: Iterable[str]) -> bool:
-    """Whether a graph would be built if the segment were written again."""
+    """Tell whether a graph would be built if the segment were written again."""
     return can_link() and any(lacks_links(segment.files, dense_stem(name), segment.passages) for name in dense)
 
 
