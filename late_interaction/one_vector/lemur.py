@@ -41,6 +41,7 @@ TRAINED_ROWS = 16_384
 SOLVED_ROWS = 8  # fitted rows for each dimension
 MIN_ROWS, MIN_PASSAGES = 2, 16  # rows for each dimension; passages in all
 TOO_LONG = 1_000_000  # whose products overflow float32 when they are summed up
+LEAST_STEP = 1e-30  # or a cell is beyond float32
 RIDGE = 1e-2  # of the mean variance of a feature
 LEAST = 1e-4  # of the greatest variance, that a direction of features counts as having
 LARGEST = 0.9995  # share of cells that fit int8
@@ -111,8 +112,11 @@ class Lemur(OneVector):
         uncentred = best_products(targets, rows) @ solution.T
         centre = uncentred.mean(axis=0)
         step = float(np.quantile(np.abs(uncentred - centre), LARGEST)) / 127
-        if not 0 < step < math.inf:
-            raise BundleError("the passages of the sample are all alike, so encoding lemur cannot be fitted to them")
+        if not LEAST_STEP < step < math.inf:
+            raise BundleError(
+                "the passages of the sample are all alike, or their token vectors are shorter than 1e-15, so encoding lemur "
+                "cannot be fitted to them"
+            )
         return cls(network, turn, rows, solution, centre, step)
 
     @property

@@ -122,7 +122,7 @@ def with_a_row_of(value):
 
 UNFIT = [
     [], passages(8), [np.zeros((3, DIM), np.float32)] * 100, [np.zeros((0, DIM), np.float32)] * 100,
-    with_a_row_of(np.nan), with_a_row_of(np.inf), with_a_row_of(1e30),
+    with_a_row_of(np.nan), with_a_row_of(np.inf), with_a_row_of(1e30), [np.float32(1e-18) * rows for rows in passages(100)],
 ]  # fmt: skip
 
 
@@ -217,6 +217,7 @@ def test_a_bundle_without_keeps_its_checksum(tmp_path):
 BAD = [
     ("other", 500, 0.9, 0.9, ""), ("pooled", 500, 0.9, 0.9, ""), ("centroid", 500, 0.9, 0.9, "mean"),
     ("centroid", 0, 0.9, 0.9, ""), ("centroid", 5, 1.5, 0.9, ""), ("centroid", 5, 0.5, float("nan"), ""),
+    ("centroid", 5, 0.9, 0.9, "", 4, 0),
 ]  # fmt: skip
 
 
