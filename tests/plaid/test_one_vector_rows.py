@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from late_interaction.codebook_training import train_codebook
 from late_interaction.errors import BundleError, LocalIndexError, UsageError
 from late_interaction.filters import parse_filter
 from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.one_vector import _loaded, one_vector
 from late_interaction.one_vector.mean import MeanVector
 from late_interaction.plaid import ONE_VECTOR, LocalIndex, Storage
 from late_interaction.plaid.shards import ShardedIndex, Sharding
@@ -171,3 +173,64 @@ def test_a_bundle_whose_parameters_are_gone_is_refused(tmp_path, bundle):
     gone = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, codebooks={"lemur": "codebooks/x.npz"}))
     with pytest.raises((BundleError, KeyError)):
         LocalIndex.create(tmp_path / "i", bundle=gone, schema=SCHEMA)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:500])
+
+
+def flipped(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+
+
+def other(file):
+    small_lemur(DIM, 4).save(file)
+
+
+def without_its_section(file):
+    path = file.parent.parent / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    del manifest["files"][manifest["codebooks"].pop("lemur")]
+    path.write_text(json.dumps(manifest))
+    file.unlink()
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, flipped, other, without_its_section])
+def test_an_index_whose_parameters_are_damaged_says_so_and_stays_as_it_is(index, damage):
+    put(index, range(5))
+    damage(next(index.path.glob("bundle/codebooks/lemur-*")))
+    _loaded.cache_clear()
+    opened = LocalIndex.open(index.path)
+    with pytest.raises((BundleError, LocalIndexError)):
+        one_vector(opened.bundle, opened.one_vector)
+    with pytest.raises((BundleError, LocalIndexError)), opened.writer() as writer:
+        writer.put(passage("d9"), VECTORS[9], dense=dense_of(opened, 9))
+        writer.commit()
+    with pytest.raises(LocalIndexError):
+        opened.verify()
+    assert LocalIndex.open(index.path).snapshot.version.number == index.snapshot.version.number
+
+
+def test_more_than_the_index_has_are_all(index):
+    put(index, [])
+    assert not index.dense_search(ONE_VECTOR, ASKED, 10_000).scores
+    put(index, [3])
+    check(index, [3])
+    assert list(index.dense_search(ONE_VECTOR, ASKED, 10_000).scores) == ["d3#0"]
+    with index.writer() as writer:
+        writer.delete_document("d3")
+        writer.commit()
+    index.refresh()
+    assert not index.dense_search(ONE_VECTOR, ASKED, 10_000).scores
+
+
+def test_token_vectors_of_one_dimension(tmp_path):
+    vectors = [np.array(rows, np.float32)[:, None] for rows in ([1], [-1, 1, 1], [-1], [1, -1])]
+    measured = MeasuredCandidates("pooled", 500, 0.99, 0.98, "mean")
+    plain = fake_bundle(tmp_path / "b", dim=1)
+    bundle = write_manifest(plain.path, dataclasses.replace(plain.manifest, candidates=measured))
+    index = LocalIndex.create(tmp_path / "i", bundle=bundle, schema=SCHEMA, codec="float32")
+    put(index, range(4), vectors)
+    check(index, range(4), vectors, asked=np.ones(1, np.float32), encoding=MeanVector(1))
