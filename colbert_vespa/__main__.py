@@ -1,4 +1,4 @@
-"""Entry of the command. While its modules load, Ctrl-C ends the process at once and without a traceback."""
+"""Entry point of the command. Ctrl-C while modules are imported ends the process at once, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a local index says of itself, for the command line and the server."""
+"""Facts about a local index, for the command line and the server."""
 
 from __future__ import annotations
 

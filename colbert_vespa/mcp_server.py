@@ -1,4 +1,4 @@
-"""An MCP server: tools `search` and `fetch` over one index, as research agents expect them."""
+"""An MCP server with the tools `search` and `fetch` over one index, which research agents expect."""
 
 # no `from __future__ import annotations`: the SDK reads those of the tools, which are functions inside a function
 
@@ -49,7 +49,7 @@ class SearchResults(BaseModel):
 
 
 class FetchedDocument(BaseModel):
-    """A document with its whole text, as far as it is not cut off."""
+    """A document with its whole text, cut off at the limit."""
 
     id: str
     title: str
@@ -60,7 +60,7 @@ class FetchedDocument(BaseModel):
 
 
 class AgentIndex(Protocol):
-    """What the tools ask."""
+    """The interface of the index that the tools use."""
 
     async def search(
         self,

@@ -1,7 +1,7 @@
-"""An index to write to and read from, as frameworks want it: documents with any metadata, put, got and deleted by id.
+"""The writing side of the frameworks: documents with any metadata, put, read and deleted by id.
 
-Metadata that a field of the index can hold goes there, and can be filtered by. The rest, such as nested objects, goes as JSON
-into the text field `metadata_json`, and comes back with the document.
+Metadata that fits a field of the index is stored in it and can be filtered. All other metadata, such as nested objects, is
+stored as JSON in the text field `metadata_json`, and returned with the document.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`candidates`: which candidates find enough on the user's own documents, at what cost."""
+"""`candidates`: measure which candidates find enough on the user's own documents, and their cost."""
 
 from __future__ import annotations
 

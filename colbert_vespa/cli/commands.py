@@ -1,4 +1,4 @@
-"""The command line: the table of its commands, and how each ends. A command is a thin shell: open, call, print."""
+"""The command line: the table of its commands, and their exit codes. A command only opens, calls and prints."""
 
 from __future__ import annotations
 

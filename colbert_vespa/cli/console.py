@@ -1,4 +1,4 @@
-"""What a command prints. With --json: one JSON object as the last line of stdout, everything else to stderr."""
+"""Output of commands. With --json: one JSON object as the last line of stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -458,7 +458,7 @@ def _named(ids: Sequence[str], count: int) -> str:
 
 
 class StepBars:
-    """One bar per named step of a longer work."""
+    """A progress bar for each named step of an operation."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

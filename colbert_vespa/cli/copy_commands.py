@@ -1,4 +1,4 @@
-"""`index push`, `pull`, `backup`, `restore`: stored documents from one place to another, without encoding them again."""
+"""`index push`, `pull`, `backup`, `restore`: copy stored documents without encoding them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job on real input, on the embedded engine: checkpoint, bundle, package, index, answers, report."""
+"""`demo`: export, package, index, searches and a report on real documents, with the local engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: what this installation has, what answers, and what to do about what is missing."""
+"""`doctor`: show what is installed, what answers, and how to fix what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evaluate` and `parity`: how good the answers are, and whether production answers as the model does."""
+"""`evaluate` and `parity`: the quality of results, and whether production returns the model's results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`export`: checkpoint to bundle, with a codebook where a sample of documents is given."""
+"""`export`: checkpoint to bundle, with a codebook if a sample of documents is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`feed`: documents into Vespa or a local index."""
+"""`feed`: write documents to Vespa or a local index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a feed shows while it runs: a bar, and under it rates, what is under way, and errors."""
+"""The progress of a feed on a terminal: a bar, rates, documents in progress, and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECENT_S = 10.0  # that rates are of
 
 
 class FeedView(Progress):
-    """Shows `state`, which is asked four times a second; nothing where the console is no terminal."""
+    """Shows `state`, polled four times a second; shows nothing if the console is not a terminal."""
 
     def __init__(self, console: Console, state: Callable[[], FeedProgress]) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""`index`: what can be done with a local index besides feeding and searching it."""
+"""`index`: maintenance of a local index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`serve keys`: who may ask a server."""
+"""`serve keys`: make, list and revoke keys of callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`monitor`: look once, go on looking, tell Prometheus; make canaries, a baseline, and the files of Prometheus and Grafana."""
+"""`monitor`: check once, repeatedly or for Prometheus; create canaries, baselines, and files for Prometheus and Grafana."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What options and arguments take, checked before a command begins: ranges of numbers, paths, addresses, files to write."""
+"""Types of options and arguments, checked before a command begins: ranges of numbers, paths, addresses, files to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`app`, `deploy` and `plan`: bundle to application package, onto a Vespa, and what it needs there."""
+"""`app`, `deploy` and `plan`: generate an application package, deploy it, and compute its resources."""
 
 from __future__ import annotations
 

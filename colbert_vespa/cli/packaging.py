@@ -1,4 +1,4 @@
-"""`app`, `plan` and `deploy`: bundle and settings to application package, what it needs, and onto a Vespa."""
+"""`app`, `plan` and `deploy`: generate an application package, compute its resources, and deploy it."""
 
 from __future__ import annotations
 

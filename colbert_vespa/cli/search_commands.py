@@ -1,4 +1,4 @@
-"""`search`: questions answered at the terminal."""
+"""`search`: search an index and print the hits."""
 
 from __future__ import annotations
 

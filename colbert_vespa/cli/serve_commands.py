@@ -1,4 +1,4 @@
-"""`serve`: an index for programs, people and agents."""
+"""`serve`: serve indexes over HTTP, with a page and MCP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--column` and `--type`: which column of a source is what, and the types of metadata fields."""
+"""`--column` and `--type`: roles of a source's columns, and types of metadata fields."""
 
 from __future__ import annotations
 

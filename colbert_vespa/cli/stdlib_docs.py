@@ -1,7 +1,7 @@
-"""The first-run collection: the documentation of the Python standard library of this machine.
+"""The demo's collection: the documentation of this machine's Python standard library.
 
 One document per public module, class, function and method that has a docstring. Python sources are parsed, not imported;
-built-in and compiled modules have no source, so those are imported and asked.
+built-in and compiled modules have no source, so they are imported and inspected.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""rich's console for texts of others: no character of theirs moves the cursor, sets a title or changes colours."""
+"""A rich console for untrusted texts: their control characters cannot move the cursor, set a title or change colours."""
 
 from __future__ import annotations
 

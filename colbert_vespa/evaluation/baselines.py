@@ -1,4 +1,4 @@
-"""What late interaction is compared with on the same texts: BM25, one vector a document, and fusions."""
+"""Baselines for late interaction on the same texts: BM25, one vector per document, and fusions."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 `pooled` in every encoding and `centroid` are compared with exact MaxSim.
 
-Work is counted, not timed, in multiply-adds of MaxSim. An operation that does not multiply counts for the multiply-adds that
-take as long: a posting of a centroid's list, and the fetching of a vector that HNSW looks at. Vectors are compared one by one
-here, as int8 cells are; HNSW finds nearly the same (docs/performance).
+Work is counted in multiply-adds of MaxSim, not timed. Other operations count as the multiply-adds that take as long: a posting
+of a centroid's list, and fetching a vector that HNSW compares. Vectors are compared one by one here, with int8 cells; HNSW
+finds nearly the same (docs/performance).
 """
 
 from __future__ import annotations

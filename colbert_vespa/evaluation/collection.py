@@ -1,4 +1,4 @@
-"""Collections as BEIR has them: a corpus with queries and judgements, in one folder."""
+"""Collections in BEIR's form: a folder with a corpus, queries and judgements."""
 
 from __future__ import annotations
 

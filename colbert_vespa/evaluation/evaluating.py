@@ -1,4 +1,4 @@
-"""Quality, recall against exact MaxSim, and latency of a client on a judged collection, beside BM25, dense and fusions."""
+"""Measure quality, recall of exact MaxSim and latency of a client on a judged collection, with baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of candidates `hybrid` from judgements: recorded scores of every query, fused in many ways, cross-validated."""
+"""Fit the weights of candidates `hybrid` to judgements: recorded scores of every query, fused in many ways, cross-validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranking metrics over one query, and metrics by name, as `ndcg@10`, over the rankings of many queries.
+"""Ranking metrics of one query, and metrics by name, such as `ndcg@10`, over the rankings of many queries.
 
 `ranking` holds ids, best first; `judged` maps an id to its relevance.
 """

@@ -1,4 +1,4 @@
-"""Plots as files, drawn without a window."""
+"""Write plots to files, without a display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the exact answer a search finds, at what latency, and the least effort that reaches a goal."""
+"""Measure the share of the exact result that a search finds, its latency, and the least effort that reaches a goal."""
 
 from __future__ import annotations
 

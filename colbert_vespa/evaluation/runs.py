@@ -1,4 +1,4 @@
-"""Runs as TREC has them: `query Q0 document rank score tag`, a line for each hit."""
+"""Runs in TREC's form: a line `query Q0 document rank score tag` for each hit."""
 
 from __future__ import annotations
 

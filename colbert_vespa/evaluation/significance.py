@@ -1,4 +1,4 @@
-"""Whether two rankings of the same queries differ by more than chance: paired t-test and randomisation, by scipy."""
+"""Test whether two rankings of the same queries differ significantly: paired t-test and randomisation test, by scipy."""
 
 from __future__ import annotations
 

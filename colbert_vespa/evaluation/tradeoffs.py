@@ -1,4 +1,4 @@
-"""Quality against bytes and latency over codecs, pooling and candidates, each on a local index built for it."""
+"""Measure quality, bytes and latency over codecs, pooling and candidates, each on a local index built for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All ways to search one index on judged queries: each score alone, each as candidates of MaxSim, and fused."""
+"""Search one index in every way on judged queries: by each score, by each as candidates of MaxSim, and fused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of LangChain and of ours. A title is `title` in LangChain's metadata."""
+"""Convert between LangChain's documents and ours. A title is `title` in LangChain's metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A document index: documents put, got, deleted and searched."""
+"""A LangChain document index: documents are put, read, deleted and searched."""
 
 from __future__ import annotations
 

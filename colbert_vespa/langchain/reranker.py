@@ -1,4 +1,4 @@
-"""MaxSim over documents that another retriever has found."""
+"""Rerank the documents of any LangChain retriever by MaxSim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELEVANCE = "relevance_score"
 
 
 class ColbertReranker(BaseDocumentCompressor):
-    """The k best of the documents, as copies with `relevance_score` in their metadata; the documents given stay as they are."""
+    """The k best of the documents, as copies with `relevance_score` in their metadata; the given documents are not changed."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 

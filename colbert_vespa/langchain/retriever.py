@@ -1,4 +1,4 @@
-"""Search as a retriever."""
+"""A LangChain retriever over a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's metadata filters as filters of ours."""
+"""Convert LlamaIndex's metadata filters to ours."""
 
 from __future__ import annotations
 

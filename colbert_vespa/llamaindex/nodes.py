@@ -1,4 +1,4 @@
-"""Nodes of LlamaIndex and documents of ours."""
+"""Convert between LlamaIndex's nodes and our documents."""
 
 from __future__ import annotations
 

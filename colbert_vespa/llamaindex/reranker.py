@@ -1,4 +1,4 @@
-"""MaxSim over nodes that another retriever has found."""
+"""Rerank the nodes of any LlamaIndex retriever by MaxSim."""
 
 from __future__ import annotations
 

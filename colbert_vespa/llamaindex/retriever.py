@@ -1,4 +1,4 @@
-"""Search as a retriever."""
+"""A LlamaIndex retriever over a client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ColbertRetriever"]
 
 
 class ColbertRetriever(BaseRetriever):
-    """The k best passages as nodes: what a ColbertVectorStore was given, or TextNodes whose source is the document."""
+    """The k best passages as nodes: those put into a ColbertVectorStore, or TextNodes whose source is the document."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Nodes cut into passages that the model reads to their end."""
+"""Split nodes into passages that fit the model's input length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search as a tool for agents."""
+"""A search tool for LlamaIndex's agents."""
 
 from __future__ import annotations
 

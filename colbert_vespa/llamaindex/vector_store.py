@@ -1,4 +1,4 @@
-"""An index as a vector store that makes its own vectors, many to a node."""
+"""A LlamaIndex vector store that computes its own vectors, several per node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drift: what a sample of the passages and some queries look like, against how they looked when the baseline was made."""
+"""Drift: compare a sample of passages and some queries with the recorded baseline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCORED = 10  # hits of a query
 
 @dataclass(frozen=True)
 class Profile:
-    """What an index and its queries looked like when the baseline was taken.
+    """Statistics of an index and its queries, recorded as a baseline.
 
     Attributes:
         bundle: sha256 of the bundle.

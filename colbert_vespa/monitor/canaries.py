@@ -1,4 +1,4 @@
-"""Canaries: queries with the hits that they had, asked again. What they find says whether production answers as it did."""
+"""Canaries: queries with recorded hits, run again to check that production still returns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at everything, as often as somebody asks. What a part answers, or that it does not, is a row: never an exception."""
+"""Run all checks, once or repeatedly. A part that fails or cannot be reached becomes a row, never an exception."""
 
 from __future__ import annotations
 

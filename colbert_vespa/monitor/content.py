@@ -1,4 +1,4 @@
-"""The content cluster as its cluster controller sees it."""
+"""The state of the content cluster, from its cluster controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard of Grafana, as its provisioning reads it."""
+"""The Grafana dashboard, in the form that provisioning reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an application says about itself, and how many documents a query finds in each of its indexes."""
+"""The description of an application, and the number of documents that a query finds in each of its indexes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AREA = "documents"
 
 @dataclass
 class EarlierLooks:
-    """What earlier looks at an application found.
+    """Results of earlier checks of an application.
 
     Attributes:
         most: The largest number of passages seen in each index. Vespa may report full coverage although the documents of a lost

@@ -1,4 +1,4 @@
-"""The last report for Prometheus to fetch."""
+"""Serve the last report to Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST_PORT = 65535
 
 
 class Exporter(Collector):
-    """Tells the report that it was given last, and nothing before the first."""
+    """Serves the last report; nothing before the first."""
 
     def __init__(self) -> None:
         self._samples: tuple[Sample, ...] = ()

@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana of docker-compose.yml read, as one folder."""
+"""Write the files that Prometheus and Grafana of docker-compose.yml read, as one folder."""
 
 from __future__ import annotations
 

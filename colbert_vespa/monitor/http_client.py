@@ -1,4 +1,4 @@
-"""GET and POST of JSON with one deadline for the whole answer."""
+"""GET and POST of JSON, with one deadline for the whole response."""
 
 from __future__ import annotations
 

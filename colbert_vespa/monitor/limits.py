@@ -1,4 +1,4 @@
-"""From where on a figure is a warning. The table and the alert rules take them from here, so that both say the same."""
+"""The limits from which a value is a warning, shared by the table and the alert rules."""
 
 from __future__ import annotations
 

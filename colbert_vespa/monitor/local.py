@@ -1,4 +1,4 @@
-"""A local index: can it be opened, is every file as it was written, does its codebook still fit."""
+"""Check a local index: whether it opens, its files are undamaged, and its codebook still fits."""
 
 from __future__ import annotations
 

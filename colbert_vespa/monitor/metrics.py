@@ -1,4 +1,4 @@
-"""Room for more documents, latency and degraded queries, from the metrics that a container gathers from all hosts."""
+"""Capacity, latency and degraded queries, from the metrics that a container collects from all hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one look at an index finds: rows for people, samples for Prometheus."""
+"""The result of the checks: rows for people, samples for Prometheus."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def worst(states: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """Result of one look.
+    """Result of all checks.
 
     Attributes:
         moment: End of the look, in seconds since the epoch.

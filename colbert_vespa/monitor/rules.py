@@ -1,4 +1,4 @@
-"""Alert rules for Prometheus over the metrics of the exporter, with the limits of the table."""
+"""Prometheus alert rules over the metrics of the exporter, with the limits of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sample of what an index holds: the same passages as long as they are there, so that two looks compare like with like."""
+"""Sample an index: the same passages as long as they exist, so that two samples can be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Health of config servers, and of every service as a config server sees it.
+"""The health of config servers, and of every service as reported by a config server.
 
 Health is reported by host, so that a process that is down and a host that is unreachable look different.
 """

@@ -1,4 +1,4 @@
-"""A report for people: a table that fits 80 columns."""
+"""Print a report as a table of at most 80 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents into an index, and out of it, by the feeder."""
+"""Add documents to an index and delete them, by the feeder."""
 
 from __future__ import annotations
 

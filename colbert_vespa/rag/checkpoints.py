@@ -1,7 +1,7 @@
-"""Checkpoints to bundles: exported when they are met first, and kept in the user's cache.
+"""Convert checkpoints to bundles at first use, and cache them for the user.
 
-A folder is known by its content, so that a checkpoint that was trained further is exported again; a hub name is known by its
-name, so that the hub is asked once.
+A folder is identified by its content, so a checkpoint that was trained further is exported again. A hub name is identified by
+the name, so the hub is contacted once.
 """
 
 from __future__ import annotations

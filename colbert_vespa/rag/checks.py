@@ -1,4 +1,4 @@
-"""Arguments as RAGatouille checks them, with its messages."""
+"""Check arguments as RAGatouille does, with its messages."""
 
 from __future__ import annotations
 

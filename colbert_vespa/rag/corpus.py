@@ -1,7 +1,7 @@
-"""Documents to passages by RAGatouille's contract.
+"""Split documents into passages by RAGatouille's contract.
 
-A splitter is called with texts, their ids and `chunk_size`, and gives a list of {"document_id", "content"}; a preprocessing
-function is called with that list (the texts, where there is no splitter) and the ids, and gives such a list too.
+A splitter is called with texts, their ids and `chunk_size`, and returns a list of {"document_id", "content"}. A preprocessing
+function is called with that list (without a splitter, with the texts) and the ids, and returns such a list.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ModelSplitter:
 
 
 class CorpusProcessor:
-    """Splits, then preprocesses."""
+    """Splits documents, then preprocesses the passages."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ def _split(documents: Sequence[str], document_ids: Sequence[str], chunk_size: in
 
 
 class _Words:
-    """Counts words and signs, where no model says what a token is."""
+    """Counts words and signs, if there is no model to count tokens."""
 
     document_room = 1 << 30
 

@@ -1,7 +1,7 @@
-"""Where the indexes of a model are: a folder that has one under each name, or a Vespa application.
+"""Locate the indexes of a model: folders by name, or a Vespa application.
 
-An index that RAGatouille or colbert-ai wrote is imported when it is opened first, into a folder beside it, `NAME.imported`,
-which is opened from then on; RAGatouille's own files stay as they are.
+When an index of RAGatouille or colbert-ai is opened for the first time, it is imported into the folder `NAME.imported` beside
+it, which is opened from then on. The original files are not changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Documents that are encoded and kept in memory, without an index."""
+"""Encoded documents kept in memory, without an index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EncodedDocuments"]
 
 
 class EncodedDocuments:
-    """Each document has rows of its own, whatever is encoded beside it: nothing is padded."""
+    """Encoded documents in memory. Nothing is padded, so a document's rows do not depend on the others."""
 
     def __init__(self, dim: int) -> None:
         self.texts: list[str] = []

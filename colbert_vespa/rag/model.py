@@ -1,4 +1,4 @@
-"""`RAGPretrainedModel`: RAGatouille's methods, parameters, defaults and result keys."""
+"""`RAGPretrainedModel`, with RAGatouille's methods, parameters, defaults and result keys."""
 
 from __future__ import annotations
 

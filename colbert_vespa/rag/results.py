@@ -1,4 +1,4 @@
-"""Results as RAGatouille's callers know them: plain dicts."""
+"""Results in RAGatouille's form: plain dicts."""
 
 from __future__ import annotations
 

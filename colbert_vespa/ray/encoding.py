@@ -1,4 +1,4 @@
-"""`encode`: a dataset of documents becomes one with their token vectors."""
+"""`encode`: add token vectors to a dataset of documents."""
 
 from __future__ import annotations
 

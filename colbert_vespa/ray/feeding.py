@@ -1,4 +1,4 @@
-"""`feed`: every worker sends its own part of a dataset to Vespa, and all outcomes become one ledger."""
+"""`feed`: every worker sends its part of a dataset to Vespa, and all outcomes are joined in one ledger."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _row(outcome: PartOutcome, refused: pa.Table) -> pa.Table:
 
 
 class _Gathered:
-    """What the workers have told so far."""
+    """The outcomes that workers have reported so far."""
 
     def __init__(self, target: str, operation: str, keep: Callable[[pa.Table], Any]) -> None:
         """Set up the ledger of a feed; `keep` stores rejected rows outside this process and returns a reference."""

@@ -1,4 +1,4 @@
-"""Pools of workers: how many there are, what each is given, and how a dataset goes through them."""
+"""Pools of workers: their number, their resources, and how a dataset passes through them."""
 
 from __future__ import annotations
 

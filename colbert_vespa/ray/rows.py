@@ -1,7 +1,7 @@
-"""Rows of a dataset as documents, and the columns that encoding adds to them.
+"""Convert rows of a dataset to documents, and add the columns of their vectors.
 
-`vectors` has the token vectors of each passage of a document, `encoded` what else is known of them: how they were made, the
-passages as ranges of characters, the vocabulary ids of the rows. `refused` is what dead letters have besides their own columns.
+`vectors` has the token vectors of each passage of a document. `encoded` describes them: how they were computed, the passages as
+ranges of characters, the vocabulary ids of the rows. Dead letters have the additional column `refused`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`search`: a dataset of queries becomes one with their hits."""
+"""`search`: add hits to a dataset of queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle on the machine of every worker: where the path leads to it there, or copied through the cluster's object store."""
+"""Make the bundle available on every worker's machine: at its path, or through the cluster's object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MCP at /mcp, beside HTTP: the same tools, keys and limits."""
+"""MCP at /mcp, with the tools, keys and limits of the HTTP API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ACCESS: ContextVar[Access] = ContextVar("access")
 
 
 class Agents:
-    """Without sessions, so that each request has a caller of its own."""
+    """The MCP server, without sessions, so that each request has its own caller."""
 
     def __init__(self, engine: Engine, door: Door) -> None:
         settings = engine.settings
@@ -64,7 +64,7 @@ class Agents:
 
 
 class _SeenIndexes:
-    """Those that the caller of the request sees. Errors are without addresses of the server."""
+    """The indexes that the caller of a request may see. Errors do not contain the server's addresses."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

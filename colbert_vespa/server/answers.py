@@ -1,4 +1,4 @@
-"""Bodies of answers, and what the routes tell of themselves in the OpenAPI description."""
+"""Bodies of responses, and their descriptions in OpenAPI."""
 
 from __future__ import annotations
 

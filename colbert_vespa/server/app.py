@@ -1,4 +1,4 @@
-"""The ASGI application: routes, errors, and what stands around every request."""
+"""The ASGI application: routes, errors and middleware."""
 
 from __future__ import annotations
 

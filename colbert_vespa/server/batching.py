@@ -1,4 +1,4 @@
-"""Work that is taken up together when it has arrived together."""
+"""Batch work that arrives while other work is in progress."""
 
 from __future__ import annotations
 

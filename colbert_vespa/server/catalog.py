@@ -1,4 +1,4 @@
-"""The served indexes by the names of the API, and what of the server no answer may show."""
+"""The served indexes by their public names, and what responses must not reveal about the server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ServedIndex:
 
 
 class Catalog:
-    """In the order of the addresses."""
+    """The served indexes, in the order of their addresses."""
 
     def __init__(self, addresses: Sequence[ServedAddress], core: Core) -> None:
         """Name the indexes at these addresses.

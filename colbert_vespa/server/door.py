@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Authenticate callers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Door", "KeyedDoor", "OpenDoor"]
 
 
 class Door:
-    """Says what the caller of a request may do."""
+    """Decides what the caller of a request may do."""
 
     def admitted(self, request: HTTPConnection, role: str) -> Access:
         """Return what the caller may do.
@@ -32,7 +32,7 @@ class Door:
 
 
 class OpenDoor(Door):
-    """Admit every program of this machine with all rights, without keys.
+    """A door without keys: every program of this machine has all rights.
 
     Of the pages that a browser shows, only those of this server and of the allowed origins are admitted.
     """
@@ -57,7 +57,7 @@ class OpenDoor(Door):
 
 
 class KeyedDoor(Door):
-    """With keys, which are read again when their file has changed."""
+    """A door with keys, which are read again when their file changes."""
 
     def __init__(self, file: KeyFile, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys.

@@ -1,4 +1,4 @@
-"""What the routes ask for: every operation of the client, computed off the event loop, within limits and deadlines."""
+"""The operations behind the routes: the client's plans, run off the event loop, with limits and deadlines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WARM_WORDS, WARM_PASSAGES = 200, 8  # so that the cross-encoder knows its own pa
 
 @dataclass(frozen=True)
 class Opened:
-    """The indexes at one moment, which a whole answer is made from.
+    """The indexes in the state from which a whole response is computed.
 
     Attributes:
         until: Deadline, on the client's clock.
@@ -63,7 +63,7 @@ class Opened:
 
 
 class Engine:
-    """Open it once for each process; close it after use."""
+    """The operations behind the routes. Open one per process, and close it after use."""
 
     def __init__(
         self,

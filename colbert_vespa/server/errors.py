@@ -1,4 +1,4 @@
-"""Errors as answers: one table from the error tree to HTTP, one JSON shape (RFC 9457)."""
+"""Convert errors to responses: one table from the error tree to HTTP, in one JSON form (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY_AFTER_S = 1
 
 
 class Refusal(ColbertVespaError):
-    """What the server itself answers: its status, and headers beside the problem."""
+    """An error of the server itself, with its status and further headers."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

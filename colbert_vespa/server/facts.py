@@ -1,4 +1,4 @@
-"""What an index says of itself, and which values its fields have: of what the caller may see."""
+"""Facts about an index and the values of its fields, restricted to what the caller may see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around every request: its id, the size of its body, the end of its work when the caller has gone, its line in the log."""
+"""Wrap every request: its id, the size of its body, cancellation when the caller disconnects, its line in the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application that wraps another."""
 
     def __init__(self, app: ASGIApp, max_body: int, done: Callable[[Scope, int, float], None], max_held: int = 1 << 28) -> None:
         """Wrap an application.
@@ -53,7 +53,7 @@ class Guard:
 
 
 class _Watched:
-    """One request. Messages are read ahead one by one, so that a caller who goes away is noticed while the work is done."""
+    """One request. One message is read ahead, so that a disconnect is noticed while the request is processed."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, guard: Guard) -> None:
         self._scope, self._receive, self._send, self._guard = scope, receive, send, guard

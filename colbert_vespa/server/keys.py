@@ -1,7 +1,7 @@
-"""Keys of callers: a file with what each may do, and a hash of it.
+"""Keys of callers: a file with their permissions and hashes.
 
-A key is 256 random bits, so that nobody can go through those there may be: one SHA-256 hides it as well as a slow hash would,
-which is for passwords that people choose, and costs a request nothing.
+A key is 256 random bits and cannot be guessed. A single SHA-256 therefore protects it as well as a slow hash, which is for
+passwords that people choose, and adds no time to a request.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Keys:
 
 
 class KeyFile:
-    """JSON, readable by its owner alone when it is made here."""
+    """A JSON file with keys; a new one is readable by its owner only."""
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""How much is taken on at once, and for how long."""
+"""Limits on concurrent requests and their time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE_S = 0.3  # what Vespa's own answer to a deadline may take to come, which s
 
 
 class Gate:
-    """Lets `running` requests in, keeps `waiting` behind them in order, and refuses the rest."""
+    """Admits `running` requests at once, queues up to `waiting` in order, and rejects the others."""
 
     def __init__(self, running: int, waiting: int) -> None:
         self._places, self._most = running, waiting

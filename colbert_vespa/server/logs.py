@@ -1,4 +1,4 @@
-"""The server's log: a line an event, with names and numbers, and never texts of requests, vectors or keys."""
+"""The server's log: one line per event, with names and numbers, never with texts of requests, vectors or keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 class _LogLine(logging.Formatter):
-    """as_json: one object a line; else a line for people."""
+    """A line of the log: one JSON object with `as_json`, else a line for people."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""The metrics that Prometheus reads at /metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 class ServerMetrics:
-    """Of one server, with a registry of its own. Labels have few values: routes, not paths."""
+    """Metrics of one server, in a separate registry. Labels have few values: routes, not paths."""
 
     def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Create the metrics; `running` and `waiting` return the current number of requests."""

@@ -1,6 +1,6 @@
-"""Bodies of requests and answers.
+"""Bodies of requests and responses.
 
-The models are made of `SearchOptions`, the options of a search, and of the results in query/types.py.
+The models are created from `SearchOptions`, the options of a search, and from the result classes of query/types.py.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Row: TypeAlias = list[float]
 
 
 class StrictModel(BaseModel):
-    """Unknown fields, values of another type and numbers that are not finite are refused."""
+    """Base of bodies that reject unknown fields, values of another type and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -134,7 +134,7 @@ def _option_fields(*without: str) -> dict[str, Any]:
 
 
 class OptionsBody(StrictModel):
-    """Base of what is asked with options of a search."""
+    """Base of bodies with options of a search."""
 
     def options(self, **chosen: Any) -> SearchOptions:
         """Return the options of the body, replaced by those in `chosen`.
@@ -167,7 +167,7 @@ class QueryBody(StrictModel):
 
 
 class ByText(OptionsBody):
-    """One query: a text, ready rows, or all that is made of a text."""
+    """One query: a text, ready rows, or an encoded query."""
 
     query: str | QueryBody | None = None
     rows: RowsBody | list[Row] | None = None
@@ -207,7 +207,7 @@ class SearchBody(ByText):
 
 
 class RerankBody(ByText):
-    """k: all, where none is given."""
+    """Texts or ids to rerank; without `k` all are returned."""
 
     texts: list[str] | None = None
     ids: list[str] | None = None
@@ -222,17 +222,17 @@ class ExplainBody(ByText):
 if TYPE_CHECKING:
 
     class SearchRequest(SearchBody):
-        """A search as a route takes it, with its options."""
+        """A search request with its options."""
 
         pass
 
     class RerankRequest(RerankBody):
-        """A reranking as a route takes it, with its options."""
+        """A reranking request with its options."""
 
         pass
 
     class ExplainRequest(ExplainBody):
-        """An explanation as a route takes it, with its options."""
+        """An explanation request with its options."""
 
         pass
 
@@ -271,7 +271,7 @@ class SelectBody(StrictModel):
 
 
 class VectorsBody(StrictModel):
-    """Passages whose token vectors are asked for.
+    """Passages whose token vectors are requested.
 
     `ids`: ids of passages.
     """
@@ -291,7 +291,7 @@ class ScoreBody(ByText):
 
 
 class PassagesBody(StrictModel):
-    """Documents whose passages are asked for.
+    """Documents whose passages are requested.
 
     `ids`: ids of documents. `where`: a filter.
     """
@@ -328,7 +328,7 @@ class DocumentBody(StrictModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """A problem of RFC 9457."""
 
     type: str
     title: str

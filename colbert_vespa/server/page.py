@@ -1,4 +1,4 @@
-"""The page: files of `page/`, without inline code."""
+"""Serve the search page: the files of `page/`, without inline code."""
 
 from __future__ import annotations
 

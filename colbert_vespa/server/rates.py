@@ -1,4 +1,4 @@
-"""How often a caller may ask."""
+"""Limit the rate of a caller's requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["TokenBucket"]
 
 
 class TokenBucket:
-    """`rate` requests a second over time, and those of one second at once."""
+    """A limit of `rate` requests per second; those of one second may arrive at once."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self._rate, self._clock = rate, clock

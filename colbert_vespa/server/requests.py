@@ -1,4 +1,4 @@
-"""What every route needs of a request: who asks, how long it may take, and bodies that are JSON to the letter."""
+"""What every route needs from a request: the caller, the time limit, and strictly parsed JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class IdConvertor(StringConvertor):
-    """An id in a path: any characters, slashes and line breaks among them."""
+    """An id in a path, with any characters, including slashes and line breaks."""
 
     regex = r"(?s:.+)"
 
@@ -75,7 +75,7 @@ def _not_a_number(name: str) -> object:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON bodies have each key once, and numbers that JSON has."""
+    """A route that rejects JSON bodies with duplicate keys, NaN or infinity."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, which gets each request as a StrictRequest."""

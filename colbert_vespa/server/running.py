@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn, and the end on SIGTERM."""
+"""The server process: socket, uvicorn, and shutdown on SIGTERM."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def listening(listen: Listen) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to stop."""
+    """A uvicorn server that reports not ready as soon as it is stopped."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, settle: float, started: Callable[[], object]) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""What is asked of stored passages by their ids: scores and vectors, of what the caller may see."""
+"""Scores and vectors of stored passages by id, restricted to what the caller may see."""
 
 from __future__ import annotations
 

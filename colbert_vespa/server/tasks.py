@@ -1,4 +1,4 @@
-"""Work that is asked about later."""
+"""Work that continues after the response, whose progress can be queried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_FAILED = 100  # outcomes of a task that are told
 
 @dataclass
 class _Progress:
-    """state: running, done, or failed, where `detail` says why."""
+    """Progress of a task; `state` is running, done, or failed with the reason in `detail`."""
 
     owner: str
     documents: int
@@ -43,7 +43,7 @@ class _Progress:
 
 
 class Tasks:
-    """In this process: a task ends with it, and what it has stored stays."""
+    """The tasks of this process. They end with it; documents that they have stored remain."""
 
     def __init__(self) -> None:
         self._tasks: OrderedDict[str, _Progress] = OrderedDict()

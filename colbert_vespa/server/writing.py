@@ -1,4 +1,4 @@
-"""Documents put and deleted: what arrives while an index is written is written together, by one writer at a time."""
+"""Put and delete documents: requests that arrive during a write are written together, by one writer at a time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Job:
 
 @dataclass
 class Writing:
-    """Of all served indexes."""
+    """Writes to all served indexes."""
 
     engine: Engine
     splitting: Splitting = field(default_factory=Splitting)

@@ -1,4 +1,4 @@
-"""A model made better for documents that nobody has judged, or of which a few examples are known; and denoised supervision."""
+"""Adapt a model to unlabelled documents or a few examples, and denoised supervision."""
 
 from __future__ import annotations
 

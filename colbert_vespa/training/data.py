@@ -1,4 +1,4 @@
-"""Training data in one form, whatever it came as: pairs, labelled pairs, triplets, or documents with a teacher's scores."""
+"""Training data in one form: pairs, labelled pairs, triplets, or documents with a teacher's scores."""
 
 from __future__ import annotations
 

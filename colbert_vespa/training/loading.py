@@ -1,4 +1,4 @@
-"""The model that training starts from, and the tables that sentence-transformers' trainer reads."""
+"""Load the model that training starts from, and build the tables that sentence-transformers' trainer reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rankings of a held-out set by exact MaxSim, BM25 and a dense encoder, and what may be said of their difference."""
+"""Rank a held-out set by exact MaxSim, BM25 and a dense encoder, and test the differences."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Hard negatives: documents that a search puts high for a query, and that are not its positives.
+"""Mine hard negatives: documents that a search ranks high for a query and that are not its positives.
 
-What BM25 finds shares the words, what the model finds through the local engine shares what the model takes for meaning. Both
-find documents that answer the query and were never judged; the rank window, the margin and ratio to the positive's score, and
-a teacher that scores both, keep those out.
+BM25 finds documents that share the query's words; the model, through the local engine, finds documents that it considers
+similar. Both also find relevant documents that were never judged. The rank window, the margin and ratio to the positive's
+score, and a teacher that scores both, exclude these.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MiningSettings:
 
 
 class Ranker(Protocol):
-    """A search over texts, which it names by their place."""
+    """A search over texts, which are identified by position."""
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
         """Return the places and scores of the k best texts, best first."""
@@ -96,7 +96,7 @@ class Bm25Ranker:
 
 
 class ModelRanker:
-    """MaxSim by the local engine: `folder` gets the bundle's index of the texts."""
+    """A ranker by MaxSim with the local engine, which indexes the texts in `folder`."""
 
     def __init__(self, bundle: Path, texts: Sequence[str], folder: Path) -> None:
         documents = [Document(str(n), "", text) for n, text in enumerate(texts) if text.strip()]

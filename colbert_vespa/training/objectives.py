@@ -1,4 +1,4 @@
-"""Objectives by name, each one line of a table: sentence-transformers' losses, and the mix that ColBERTv2 was trained with."""
+"""Objectives, one line of a table each: sentence-transformers' losses, and the combination used for ColBERTv2."""
 
 from __future__ import annotations
 

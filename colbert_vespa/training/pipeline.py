@@ -1,4 +1,4 @@
-"""`train`: data cleaned, negatives mined, teacher asked, model trained, measured, saved."""
+"""`train`: clean data, mine negatives, score with the teacher, train, evaluate and save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples made ready for a model: negatives mined, and scored by the teacher."""
+"""Prepare examples for a model: mine negatives, and score them with the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is dropped before training, and why: blanks, noise, duplicates, contradictions, and what is in the test set as well."""
+"""Drop examples before training: blanks, noise, duplicates, contradictions, and overlaps with the test set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class QualitySettings:
 
 @dataclass
 class DataReport:
-    """What is kept of the data, and what is dropped.
+    """Counts of kept and dropped examples.
 
     Attributes:
         dropped: Number of dropped examples by reason.

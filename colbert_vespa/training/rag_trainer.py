@@ -1,8 +1,8 @@
-"""RAGatouille's `RAGTrainer`: its names, parameters and files, on this package.
+"""RAGatouille's `RAGTrainer`: its names, parameters and files.
 
-What differs, on purpose: negatives keep to the minimum rank, the corpus keeps its order, and training is that of
-sentence-transformers, with a checkpoint that `export` takes. `language_code` and `hard_negative_model_size` chose a dense miner
-there; here BM25 and the model itself mine, so they are checked and change nothing.
+It differs in three points: negatives respect the minimum rank, the corpus keeps its order, and sentence-transformers trains a
+checkpoint that `export` accepts. In RAGatouille, `language_code` and `hard_negative_model_size` select a dense miner; here
+negatives are mined by BM25, so both are checked and have no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where training data comes from: a file of examples, a collection, or bare documents."""
+"""Read training data: a file of examples, a collection, or unlabelled documents."""
 
 from __future__ import annotations
 

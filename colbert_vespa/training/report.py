@@ -1,4 +1,4 @@
-"""What training brought: before, after, BM25 and a dense encoder on the same held-out queries, as JSON, table and plot."""
+"""The report of a training run: before, after, BM25 and a dense encoder on the same queries, as JSON, table and plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of sentence-transformers' trainer: loss, evaluation, checkpoints, resuming, early stopping."""
+"""Run sentence-transformers' trainer: loss, evaluation, checkpoints, resuming, early stopping."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _evaluator(held_out: Judged) -> Any:
 
 
 class _Complete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint all of whose files are written, since a kill may come between them."""
+    """Marks complete checkpoints, because a kill can leave one with missing files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,6 +1,6 @@
-"""A trained model to a checkpoint folder, in the layout of sentence-transformers 6, of PyLate, or of Stanford's ColBERT.
+"""Save a trained model in the layout of sentence-transformers 6, PyLate or Stanford's ColBERT.
 
-A layout can say less than a model can be: what does not fit is an error, not a guess. `exporter/layouts/` reads them back.
+A property that a layout cannot store is an error. `exporter/layouts/` reads the layouts back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Teachers: anything that scores (query, document) pairs. Scores are kept on disk, so that a run that was stopped goes on."""
+"""Teachers: anything that scores (query, document) pairs. Scores are stored on disk, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cross_encoder(name: str | Path, *, batch_size: int = 32, max_length: int = 5
 
 
 class CachedScorer:
-    """A scorer that keeps scores in a file and looks there first.
+    """A scorer that caches scores in a file.
 
     The file has one JSON line for each pair, appended block by block; a torn last line is ignored. Scores are kept under the
     name of the teacher and are not used for another name.
@@ -100,7 +100,7 @@ class _ScaledScorer:
 
 
 class Ensemble:
-    """The weighted sum of several scorers, each brought to mean 0 and spread 1 on `sample`, so that none drowns the others."""
+    """The weighted sum of several scorers, each scaled to mean 0 and spread 1 on `sample`, so that none dominates."""
 
     def __init__(self, scorers: Sequence[tuple[Scorer, float]], sample: Pairs) -> None:
         """Bring the scores of each scorer to one scale on `sample`.

@@ -1,4 +1,4 @@
-"""Everything that a training run can be asked for."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 

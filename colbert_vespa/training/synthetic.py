@@ -1,7 +1,7 @@
-"""Queries for bare documents, without a language model: titles, headings, and sentences cropped from the text.
+"""Generate queries for unlabelled documents without a language model: titles, headings, and cropped sentences.
 
-A cropped sentence is taken out of its document (the inverse cloze task: Lee et al. 2019, arXiv 1906.00300), so that the model
-cannot learn to look for the very words alone; one in ten stays in.
+A cropped sentence is removed from its document (the inverse cloze task: Lee et al. 2019, arXiv 1906.00300), so that the model
+does not learn to match identical words only; one in ten is kept in the document.
 """
 
 from __future__ import annotations

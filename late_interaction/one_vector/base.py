@@ -21,8 +21,11 @@ FitReport = Callable[[int, int], None]  # steps done, and steps in all
 class OneVector(abc.ABC):
     """A passage and a query as one vector each, whose inner product orders passages roughly as MaxSim does.
 
-    normalized: all vectors have length 1, so that the nearest by angle are the best; otherwise their lengths count. fitted: its
-    parameters are trained on a sample, and are the codebook of that name in a bundle. sha256: of the parameters.
+    Attributes:
+        name: its name in settings, manifests and `ENCODINGS`.
+        about: what the vector is, in a few words.
+        normalized: all vectors have length 1, so that the nearest by angle are the best; otherwise their lengths count.
+        fitted: its parameters are trained on a sample, and stored as the codebook of that name in a bundle.
     """
 
     name: ClassVar[str]

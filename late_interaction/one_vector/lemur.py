@@ -51,7 +51,16 @@ NAMES = ("weights", "bias", "gain", "shift", "turn", "rows", "solution", "centre
 
 @dataclass(frozen=True, eq=False)
 class Lemur(OneVector):
-    """turn: T `[h, h]`. rows: X `[n, d]`. solution: S `[h, n]`. centre: `[h]`. step: of an int8 cell. All arrays float32."""
+    """The encoding `lemur`. All arrays are float32.
+
+    Attributes:
+        network: computes the features of rows.
+        turn: T `[h, h]`.
+        rows: X `[n, d]`.
+        solution: S `[h, n]`.
+        centre: `[h]`, subtracted from the vectors of passages.
+        step: value of one step of an int8 cell.
+    """
 
     name: ClassVar[str] = "lemur"
     about: ClassVar[str] = "weights that predict MaxSim from features of the query, fitted to a sample"

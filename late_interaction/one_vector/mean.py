@@ -17,7 +17,7 @@ __all__ = ["MeanVector"]
 
 @dataclass(frozen=True)
 class MeanVector(OneVector):
-    """rows_dim: of the token vectors, and of the mean."""
+    """The encoding `mean`; `rows_dim` is the dimension of the token vectors and of their mean."""
 
     name = "mean"
     about = "the mean of a passage's token vectors"

@@ -18,7 +18,7 @@ EPOCHS, BATCH, RATE = 15, 256, 3e-3
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """`weights [d, h]`, `bias [h]`, `gain [h]`, `shift [h]`, float32."""
+    """The hidden layer: `weights [d, h]`, `bias [h]`, `gain [h]`, `shift [h]`, float32."""
 
     weights: Matrix
     bias: Vector
@@ -54,7 +54,7 @@ def trained_network(rows: Matrix, best: Matrix, dim: int, random: np.random.Gene
 
 
 class _Weights:
-    """Of the network and of the linear layer behind it, with what Adam knows of each."""
+    """The weights of the network and of the linear layer behind it, with Adam's moments of each."""
 
     def __init__(self, dim: int, hidden: int, outputs: int, random: np.random.Generator) -> None:
         def uniform(fan_in: int, *shape: int) -> Matrix:

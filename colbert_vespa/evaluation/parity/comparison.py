@@ -1,4 +1,4 @@
-"""Two stages compared on the same texts or queries, by measures that have a name and a direction."""
+"""Compare two stages on the same texts or queries, by measures with a name and a direction."""
 
 from __future__ import annotations
 

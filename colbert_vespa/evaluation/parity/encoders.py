@@ -1,4 +1,4 @@
-"""Stages that make vectors: torch, the exported graph, smaller graphs, and the tokenization before them."""
+"""Stages that compute vectors: torch, the exported graph, smaller graphs, and the tokenization before them."""
 
 from __future__ import annotations
 

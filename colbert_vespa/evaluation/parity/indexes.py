@@ -1,4 +1,4 @@
-"""What an index stores, finds and scores, against the encoder: codec, candidates and ranking apart from each other."""
+"""Compare what an index stores, finds and scores with the encoder: codec, candidates and ranking separately."""
 
 from __future__ import annotations
 

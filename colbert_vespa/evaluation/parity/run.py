@@ -1,4 +1,4 @@
-"""All comparisons that can be made with what there is, and whether each reaches its thresholds."""
+"""Run all comparisons that the inputs allow, and check each against its thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queries and documents that stages are compared on."""
+"""The queries and documents on which stages are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each comparison has to reach: one table, and what the command line says instead."""
+"""The thresholds of each comparison: one table, and its overrides from the command line."""
 
 from __future__ import annotations
 

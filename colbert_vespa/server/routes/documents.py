@@ -1,4 +1,4 @@
-"""Stored documents."""
+"""Routes of stored documents."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TOGETHER = 1_000  # lines that are one commit of a local index
 
 
 class _DocumentLine(msgspec.Struct, forbid_unknown_fields=True):
-    """A document as a source of JSON lines has it."""
+    """A document in the form of a JSON lines source."""
 
     id: str | int
     title: str = ""

@@ -1,4 +1,4 @@
-"""Whether the server is up, and whether requests should come to it."""
+"""Routes of health, readiness, metrics and tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is served, and what an index holds."""
+"""Routes of the served indexes and their facts."""
 
 from __future__ import annotations
 

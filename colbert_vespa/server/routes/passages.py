@@ -1,4 +1,4 @@
-"""Stored passages by their ids, as clients in other processes ask for them."""
+"""Routes of stored passages by id, which clients in other processes use."""
 
 from __future__ import annotations
 

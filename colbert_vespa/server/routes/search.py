@@ -1,4 +1,4 @@
-"""Questions: search, rerank, explain, encode."""
+"""Routes of queries: search, rerank, explain, encode."""
 
 from __future__ import annotations
 
