@@ -42,8 +42,8 @@ class Checkpoint:
 def without_projection(folder: CheckpointFolder) -> CheckpointError:
     """Return the error about a plain encoder."""
     return CheckpointError(
-        f"{folder.shown} is a plain encoder, not a ColBERT; give --sample to fit a projection to it, or "
-        f"--cross-encoder if it scores pairs"
+        f"{folder.shown} is a plain encoder, not a ColBERT; to fit a projection to it, run colbert-vespa export "
+        f"{folder.shown} -o BUNDLE --sample FILE (or --cross-encoder if it scores pairs)"
     )
 
 

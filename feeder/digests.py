@@ -35,6 +35,8 @@ class Digests:
             content.append([_rows_digest(rows) for rows in document.vectors])
         if document.dense:
             content.append({name: _rows_digest(rows) for name, rows in document.dense.items()})
+        if document.unusable:
+            content.append({name: refused.given for name, refused in document.unusable.items()})
         found = self._start.copy()
         found.update(json.dumps(content, sort_keys=True).encode())
         return found.hexdigest()[:MADE] + self._end

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from late_interaction.array_types import Matrix, Vector
 from late_interaction.bundle import check_dense_name
@@ -12,7 +16,19 @@ from late_interaction.metadata import Value, plain_metadata
 from late_interaction.ready_rows import ReadyRows, array_of, matrices_of, packed_array
 from late_interaction.text import MAX_ID_CHARACTERS, checked_id, checked_text
 
-__all__ = ["Document", "Passage", "passage_text"]
+__all__ = ["Document", "Passage", "Unusable", "passage_text"]
+
+
+class Unusable(NamedTuple):
+    """A dense vector of a source that is not numbers.
+
+    Attributes:
+        given: what was given, as JSON values.
+        reason: why it cannot be used.
+    """
+
+    given: object
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +47,7 @@ class Document:
             passages.
         vectors: token vectors that were made elsewhere, for each of its passages, in any form that `matrices_of` accepts.
             Without them the bundle's model makes them from title and text.
+        unusable: dense vectors of a source that are not numbers, by name of the model; a feed rejects the document.
     """
 
     id: str
@@ -39,6 +56,28 @@ class Document:
     metadata: Mapping[str, Value] = field(default_factory=dict)
     dense: Mapping[str, Vector | Matrix] = field(default_factory=dict, compare=False)
     vectors: Sequence[ReadyRows] = field(default=(), compare=False, repr=False)
+    unusable: Mapping[str, Unusable] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of_source(cls, record: Mapping[str, object]) -> Document:
+        """Make a document of its fields. Dense vectors that are not numbers become `unusable` and raise nothing.
+
+        Raises:
+            UsageError: if anything else is not valid.
+            MetadataError: if the metadata are not valid.
+        """
+        given = record.get("dense") or {}
+        if not isinstance(given, Mapping):
+            return cls(**record)  # type: ignore[arg-type]  # raises
+        usable: dict[str, object] = {}
+        unusable: dict[str, Unusable] = {}
+        for name, value in given.items():
+            check_dense_name(str(name), UsageError, f"document {record['id']!r}: dense")
+            try:
+                usable[str(name)] = _dense_array(value, f"dense model {name!r}: its vector")
+            except UsageError as error:
+                unusable[str(name)] = Unusable(_as_json(value), str(error))
+        return cls(**{**record, "dense": usable, "unusable": unusable})  # type: ignore[arg-type]  # checked there
 
     def __post_init__(self) -> None:
         """Check and clean the fields.
@@ -61,8 +100,9 @@ class Document:
     def to_json(self) -> dict[str, object]:
         """Return the document as a line of a source."""
         data: dict[str, object] = {"id": self.id, "title": self.title, "text": self.text, "metadata": dict(self.metadata)}
-        if self.dense:
-            data["dense"] = {name: packed_array(vectors) for name, vectors in self.dense.items()}
+        if self.dense or self.unusable:
+            packed: dict[str, object] = {name: packed_array(vectors) for name, vectors in self.dense.items()}
+            data["dense"] = packed | {name: refused.given for name, refused in self.unusable.items()}
         if self.vectors:
             data["vectors"] = [packed_array(rows) for rows in self.vectors]
         return data
@@ -80,11 +120,23 @@ def _checked_vectors(given: object, what: str) -> dict[str, Vector | Matrix]:
     found = {}
     for name, vectors in given.items():
         check_dense_name(str(name), UsageError, what)
-        rows = array_of(vectors, f"{what}.{name}")
-        if rows.ndim not in (1, 2) or not rows.size:
-            raise UsageError(f"{what}.{name} must be numbers of shape [dim] or [passages, dim], got shape {list(rows.shape)}")
-        found[str(name)] = rows
+        found[str(name)] = _dense_array(vectors, f"{what}.{name}")
     return found
+
+
+def _dense_array(vectors: object, what: str) -> Vector | Matrix:
+    rows = array_of(vectors, what, "numbers")
+    if rows.ndim not in (1, 2) or not rows.size:
+        raise UsageError(f"{what} must be numbers of shape [dim] or [passages, dim], got shape {list(rows.shape)}")
+    return rows
+
+
+def _as_json(value: object) -> object:
+    """Return a value that JSON can hold: the value itself if possible, else its text."""
+    try:
+        return json.loads(json.dumps(value.tolist() if isinstance(value, np.ndarray) else value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
 
 
 @dataclass(frozen=True, slots=True)

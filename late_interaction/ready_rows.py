@@ -46,27 +46,28 @@ class PassageRows(tuple[ReadyRows, ...]):
     __slots__ = ()
 
 
-def array_of(value: object, what: str) -> ReadyRows:
+def array_of(value: object, what: str, form: str = "rows of numbers") -> ReadyRows:
     """Return numbers of any shape.
 
     Args:
         value: an array, nested lists, base64 text of float32, or `{"dtype", "shape", "base64"}` with dtype float16,
             bfloat16, float32 or float64.
         what: the name of the value, for error messages.
+        form: what the value should be, for error messages.
 
     Raises:
         UsageError: if the value is none of these.
     """
     if isinstance(value, str):
-        return _narrowed(_numbers(value, "float32", what), what)
+        return _narrowed(_numbers(value, "float32", what, form), what)
     if isinstance(value, Mapping):
-        return _narrowed(_unpacked(value, what), what)
+        return _narrowed(_unpacked(value, what, form), what)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError):  # torch raises this for tensors on another device
-        raise UsageError(f"{what} must be rows of numbers of equal length") from None
+        raise UsageError(f"{what} must be {form}, and every row must have the same length") from None
     if not array.ndim or (array.dtype.kind not in "fiu" and array.size):
-        raise UsageError(f"{what} must be rows of numbers, got {type(value).__name__} of {array.dtype}")
+        raise UsageError(f"{what} must be {form}, got {_described(value, array)}")
     return _narrowed(array, what)
 
 
@@ -109,25 +110,30 @@ def widened(halves: NDArray[np.uint16]) -> Matrix:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def _unpacked(value: Mapping[str, object], what: str) -> NDArray[Any]:
+def _described(value: object, array: NDArray[Any]) -> str:
+    texts = "texts" if array.dtype.kind in "US" else "other values"
+    return f"{type(value).__name__} of {texts}" if array.ndim else type(value).__name__
+
+
+def _unpacked(value: Mapping[str, object], what: str, form: str) -> NDArray[Any]:
     shape, dtype = value.get("shape"), value.get("dtype")
     whole = isinstance(shape, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape)
     if value.keys() != _MEMBERS or dtype not in _TYPES or not isinstance(value["base64"], str) or not whole:
         known = ", ".join(_TYPES)
         raise UsageError(f'{what} must have "dtype" ({known}), "shape" (a list of whole numbers) and "base64" (little-endian)')
     assert isinstance(shape, list)
-    numbers = _numbers(value["base64"], str(dtype), what)
+    numbers = _numbers(value["base64"], str(dtype), what, form)
     if not shape or math.prod(shape) != numbers.size:
         raise UsageError(f"{what}: base64 has {numbers.size} numbers, which do not fit the shape {shape}")
     return numbers.reshape(shape)
 
 
-def _numbers(text: str, dtype: str, what: str) -> NDArray[Any]:
+def _numbers(text: str, dtype: str, what: str, form: str) -> NDArray[Any]:
     try:
         data = base64.b64decode(text, validate=True)
         found: NDArray[Any] = np.frombuffer(data, _TYPES[dtype])
     except (binascii.Error, ValueError):
-        raise UsageError(f"{what} must be rows of numbers, or base64 of {dtype}; this text is neither") from None
+        raise UsageError(f"{what} must be {form}, or base64 of {dtype}; this text is neither") from None
     return widened(found) if dtype == "bfloat16" else found
 
 
@@ -149,11 +155,13 @@ class RowRules:
         dim: numbers per row.
         most: most rows of a passage, or of a query.
         unit: whether rows have length 1.
+        dense: whether a row is the vector of a whole passage, for error messages.
     """
 
     dim: int
     most: int = MAX_ROWS
     unit: bool = True
+    dense: bool = False
 
     def checked(self, given: ReadyRows) -> Matrix:
         """Return the rows as `[t, dim]` float32.
@@ -162,25 +170,33 @@ class RowRules:
             UsageError: if a row does not fit; the message names it.
         """
         if not given.size:
-            raise UsageError(f"vectors have shape {list(given.shape)}, but need at least one row")
+            raise UsageError(f"vectors have shape {list(given.shape)}, but need at least one {self._noun}")
         if given.ndim == 1 and given.size % self.dim == 0:
             given = given.reshape(-1, self.dim)
         if given.ndim != 2 or given.shape[1] != self.dim:
-            raise UsageError(f"vectors must have shape [t, {self.dim}] for this bundle, got {list(given.shape)}")
+            shape = f"[{'passages' if self.dense else 't'}, {self.dim}]"
+            raise UsageError(f"vectors must have shape {shape} for this bundle, got {list(given.shape)}")
         if len(given) > self.most:
-            raise UsageError(f"vectors have {len(given):,} rows; the limit is {self.most:,}")
+            raise UsageError(f"there are {len(given):,} {self._noun}s; the limit is {self.most:,}")
         rows = np.ascontiguousarray(given, np.float32)
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         self._check(lengths)
         return rows
 
+    @property
+    def _noun(self) -> str:
+        return "vector" if self.dense else "row"
+
+    def _at(self, place: int) -> str:
+        return f"vector {place}" if self.dense else f"row {place} of the vectors"
+
     def _check(self, lengths: NDArray[np.float64]) -> None:
         if len(row := np.flatnonzero(~np.isfinite(lengths))):
-            raise UsageError(f"row {row[0]} of the vectors contains NaN or infinity")
+            raise UsageError(f"{self._at(int(row[0]))} contains NaN or infinity")
         if len(row := np.flatnonzero(lengths == 0)):
-            raise UsageError(f"row {row[0]} of the vectors contains only zeros; remove padding")
+            raise UsageError(f"{self._at(int(row[0]))} contains only zeros{'' if self.dense else '; remove padding'}")
         wrong = np.abs(lengths - 1) > TOLERANCE if self.unit else lengths >= LONGEST
         if wrong.any():
-            takes = "rows of length 1 (divide each by its length)" if self.unit else f"rows shorter than {LONGEST:,}"
-            place = int(wrong.argmax())
-            raise UsageError(f"row {place} of the vectors has length {lengths[place]:.4g}, but the bundle needs {takes}")
+            length = "of length 1 (divide each by its length)" if self.unit else f"shorter than {LONGEST:,}"
+            takes, place = f"{self._noun}s {length}", int(wrong.argmax())
+            raise UsageError(f"{self._at(place)} has length {lengths[place]:.4g}, but the bundle needs {takes}")

@@ -75,6 +75,8 @@ class DocumentEncoding:
             return failed(NO_MODEL)
         if ready is not None and ready.error:
             return ready
+        for refused in document.unusable.values():
+            return failed(refused.reason)
         parts = self._bundle.manifest.dense
         for name in document.dense:
             if name not in parts:
@@ -109,7 +111,7 @@ class DocumentEncoding:
             needed = f"{part.dim} numbers" + (f" for each of {passages} passages" if passages > 1 else "")
             raise UsageError(f"dense model {name!r}: its vector has {vectors.size} numbers; the model needs {needed}")
         try:
-            rows = RowRules(part.dim, MAX_PASSAGES, part.normalized).checked(vectors)
+            rows = RowRules(part.dim, MAX_PASSAGES, part.normalized, dense=True).checked(vectors)
         except UsageError as error:
             raise UsageError(f"dense model {name!r}: {error}") from None
         if len(rows) != passages:

@@ -121,6 +121,6 @@ class DeadLetterSource:
             ):
                 raise CollectionError(f"{where}: not a dead letter; feed ordinary files without --retry")
             try:
-                yield where, str(operation), Document(**item)
+                yield where, str(operation), Document.of_source(item)
             except (UsageError, MetadataError) as error:
                 raise CollectionError(f"{where}: {error}") from None

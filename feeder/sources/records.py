@@ -161,7 +161,8 @@ def document_of(record: SourceRecord, where: str, columns: ColumnMapping, row: s
         raise CollectionError(f"{where}: {error} ({hint})") from None
     try:
         id_ = id_of(own_id, where, column)
-        return Document(id_, title, text, metadata, dense, vectors)  # type: ignore[arg-type]  # made plain there
+        fields = {"id": id_, "title": title, "text": text, "metadata": metadata, "dense": dense, "vectors": vectors}
+        return Document.of_source(fields)
     except (UsageError, MetadataError) as error:
         raise CollectionError(f"{where}: {error}") from None
 
@@ -172,8 +173,8 @@ def _dense_of(given: object) -> Mapping[str, object]:
         return given
     rows = given if isinstance(given, (list, tuple)) else ()
     numbers = [number for row in rows for number in (row if isinstance(row, (list, tuple)) else [row])]
-    real = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
-    return {DENSE: given} if numbers and real else {}
+    real = any(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers)
+    return {DENSE: given} if real else {}
 
 
 def id_of(record: SourceRecord, where: str, column: str = "") -> str:

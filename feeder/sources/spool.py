@@ -34,7 +34,7 @@ class SpooledDocuments:
 
     def __iter__(self) -> Iterator[Document]:
         for _, record in read_json_lines(self.path, self.name, SourceLimits(line_mb=LINE_MB)):
-            yield Document(**record)  # type: ignore[arg-type]  # as Document.to_json wrote it
+            yield Document.of_source(record)
 
 
 class Spool:

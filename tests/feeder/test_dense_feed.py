@@ -24,6 +24,7 @@ from feeder.sources.records import ColumnMapping, SourceSettings
 from late_interaction.bundle import DensePart, write_manifest
 from late_interaction.dense import DenseEncoder, dense_encoders
 from late_interaction.documents import Document, passage_text
+from late_interaction.errors import UsageError
 from late_interaction.plaid import LocalIndex, Storage
 from late_interaction.tokenizing import Tokenizing
 
@@ -127,11 +128,11 @@ def test_what_a_document_lacks_is_made_and_what_nothing_can_make_is_refused(tmp_
 @pytest.mark.parametrize(
     ("dense", "message"),
     [
-        ({"small": np.ones((1, 5))}, r"dense model 'small': .*\[t, 4\].*\[1, 5\]"),
+        ({"small": np.ones((1, 5))}, r"dense model 'small': .*\[passages, 4\].*\[1, 5\]"),
         ({"small": [1, 0, 0]}, "dense model 'small': .* 3 numbers; .* 4 numbers"),
         ({"small": unit_rows(2, dim=4)}, "2 vectors of dense model 'small' but 1 passages"),
-        ({"small": [np.nan, 0, 0, 1]}, "dense model 'small': row 0 .*NaN"),
-        ({"small": [0, 0, 0, 2]}, "dense model 'small': row 0 of the vectors has length 2"),
+        ({"small": [np.nan, 0, 0, 1]}, "dense model 'small': vector 0 .*NaN"),
+        ({"small": [0, 0, 0, 2]}, "dense model 'small': vector 0 has length 2"),
         ({"other": [1.0]}, "dense model 'other', .*: dense, small"),
     ],
 )
@@ -144,6 +145,30 @@ def test_vectors_that_cannot_be_are_dead_letters_that_can_be_fed_again(fed, dens
     (again,) = DeadLetterSource(letters)
     for name, rows in dense.items():
         np.testing.assert_array_equal(again.dense[name], np.asarray(rows, np.float32))
+
+
+def test_a_dense_vector_that_is_not_numbers_is_a_dead_letter_and_the_feed_goes_on(tmp_path, fed):
+    assert fed([Document("a", text="tea"), Document("b", text="milk")]).acknowledged == 2
+    wrong = {"a": "text", "c": [], "d": ["x", 1], "e": [[1], [1, 2]], "f": {"x": 1}, "g": [[]]}
+    lines = [{"id": id_, "text": "tea", "dense": {"small": given}} for id_, given in wrong.items()]
+    lines += [{"id": "h", "text": "tea", "dense": [0.5, "x"]}, {"id": "i", "text": "tea", "embedding": "text"}]
+    lines += [{"id": "b", "text": "milk"}, {"id": "j", "text": "water", "dense": {"small": [0, 0, 0, 1]}}]
+    source = tmp_path / "records.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = SourceSettings(ColumnMapping(dense={"small": "embedding"}))
+    summary = fed(open_sources([str(source)], settings)[0])
+    assert (summary.acknowledged, summary.already_there, summary.dead_lettered) == (1, 1, 8)
+    letters = Path(summary.dead_letter_file)
+    refused = [json.loads(line) for line in letters.read_text().splitlines()[1:]]
+    assert {letter["id"]: letter["document"]["dense"] for letter in refused} == {
+        **{id_: {"small": given} for id_, given in wrong.items()}, "h": {"dense": [0.5, "x"]}, "i": {"small": "text"},
+    }  # fmt: skip
+    assert all("dense model '" in letter["message"] for letter in refused)
+    assert not any("rows of numbers" in letter["message"] for letter in refused)
+    again = fed(DeadLetterSource(letters), dead_letters=tmp_path / "again.jsonl", journal=tmp_path / "second")
+    assert (again.acknowledged, again.dead_lettered) == (0, 8)
+    with pytest.raises(UsageError, match="numbers"):
+        Document("a", text="tea", dense={"small": "text"})
 
 
 def test_token_vectors_and_dense_vectors_that_were_both_made_elsewhere(tmp_path, fed):

@@ -88,7 +88,7 @@ def test_a_graph_of_another_dim_than_the_manifest_says(bundle, tmp_path):
     [
         ({"Bad": [1]}, "dense model 'Bad'"),
         ({"a" * 32: [1]}, "aaaa'"),
-        ({"x": "text"}, r"dense\.x must be rows of numbers"),
+        ({"x": "text"}, r"dense\.x must be numbers"),
         ({"x": [[[1]]]}, r"got shape \[1, 1, 1\]"),
         ({"x": []}, r"got shape \[0\]"),
         ([1, 2], "must map names"),
