@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,11 @@ app.add_typer(monitor_app, name="monitor")
 _ClickError: Any = typer.BadParameter.__mro__[2]  # typer's releases take it from click or from a copy of click
 
 
+@functools.cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status.
 
@@ -58,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_streams()
     announce_compiling()
     try:
-        status = app(arguments, standalone_mode=False)
+        status = _command()(arguments, standalone_mode=False)
         if not status and output_lost():
             print_error("standard output is closed, so the output is lost")
             status = 1
