@@ -1,8 +1,8 @@
 """Train codebooks: centroids for each vocabulary id, groups to look them up by, and residual buckets.
 
 Token-aware clustering (tachiom, SIGIR 2026, arXiv 2604.28142): vectors of one vocabulary id are clustered among themselves.
-Its share of the centroids follows from how many vectors it has and how far they spread. Vectors without ids are clustered
-together.
+Its share of the centroids follows from how many vectors it has and how far they spread. Vectors without ids, and of rare
+ids, are clustered together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CODEBOOK_ROWS = 2_000_000  # most token vectors of them
 HELD_OUT = 50_000  # most vectors of a sample that are held out from k-means
 MIN_PER_CENTROID = 8  # vectors that each centroid needs; with fewer it overfits the sample
 LIST_LENGTH = 48  # token vectors per centroid, in large collections
-SHARE = 0.75  # an id's centroids grow with this power of its count and spread
+SHARE = 0.75  # an id's centroids grow with this power of its count and spread; those of the rare ids together with their count
 LEAST_PER_OWN = 4  # vectors of an id per centroid
 WEAK = 0.2  # share of the rows that are also compared with the centroids of other ids
 GROUP_ROWS = 32  # centroids per group, on average
@@ -147,10 +147,18 @@ def _held_out(vectors: int) -> int:
 
 
 def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:
-    """Return centroids `[C, d]`, and the vocabulary id that each belongs to."""
-    rows = training[np.argsort(token_ids[training], kind="stable")]
-    ids, starts, sizes = np.unique(token_ids[rows], return_index=True, return_counts=True)
-    budgets = _budgets(sizes, np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)]), count)
+    """Return centroids `[C, d]`, and the vocabulary id that each belongs to.
+
+    Ids with fewer vectors than a centroid stands for share centroids of no id: with one each, nothing would be left for the
+    frequent ids where a collection is small.
+    """
+    each = len(training) / count
+    owners = _pooled(token_ids[training], each)
+    rows = training[np.argsort(owners, kind="stable")]
+    ids, starts, sizes = np.unique(np.sort(owners), return_index=True, return_counts=True)
+    spreads = np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)])
+    weights = np.where(ids == UNKNOWN, sizes * each ** (SHARE - 1) * spreads**SHARE, (sizes * spreads) ** SHARE)
+    budgets = _budgets(sizes, weights, count)
 
     def trained(place: int) -> Matrix:
         own = np.ascontiguousarray(sample[rows[starts[place] : starts[place] + sizes[place]]], np.float32)
@@ -162,15 +170,20 @@ def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed
     return np.concatenate(parts), np.repeat(ids, [len(part) for part in parts]).astype(np.int32)
 
 
+def _pooled(token_ids: I32, each: float) -> I32:
+    """Return the ids, UNKNOWN in place of those that fewer than `each` vectors have."""
+    ids, places, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
+    return np.where(sizes < each, np.int32(UNKNOWN), ids)[places].astype(np.int32)
+
+
 def _spread(sample: Matrix, rows: I64) -> float:
     """Return the mean squared distance of unit vectors from their mean, over the first of `rows`."""
     mean = sample[rows[:SPREAD_ROWS]].mean(axis=0, dtype=np.float64)
     return max(1e-3, 1 - float(mean @ mean))
 
 
-def _budgets(sizes: I64, spreads: NDArray[np.float64], count: int) -> I64:
+def _budgets(sizes: I64, weights: NDArray[np.float64], count: int) -> I64:
     """Return the number of centroids of each id: at least one, at most one for four of its vectors, about `count` in total."""
-    weights = (sizes * spreads) ** SHARE
     most = np.maximum(1, sizes // LEAST_PER_OWN)
     low, high = 0.0, float(count) / float(weights.min())
     for _ in range(60):

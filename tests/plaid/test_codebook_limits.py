@@ -22,6 +22,7 @@ from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.searching import candidates
 from late_interaction.plaid.searching import search as searching
 from late_interaction.plaid.store.versions import Tuned
+from late_interaction.token_ids import UNKNOWN
 
 GOLDEN = Path(__file__).parents[1] / "golden/indexes"
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
@@ -156,6 +157,20 @@ def test_a_codebook_is_the_same_whatever_the_threads():
         done = subprocess.run([sys.executable, "-c", TRAINING], env=environment, capture_output=True, text=True, check=True)
         found.add(done.stdout)
     assert len(found) == 1 and found != {""}
+
+
+def test_rare_ids_leave_centroids_to_the_frequent_ones():
+    """With more ids than centroids, too: then one for each id would be all."""
+    random = np.random.default_rng(0)
+    ids = np.concatenate([np.repeat(np.arange(3_000), 2), np.repeat(np.arange(5_000, 5_014), 1_000)]).astype(np.int32)
+    rows = unit(random.standard_normal((len(ids), DIM)))
+    book = train_codebook(rows, centroids=2_200, token_ids=ids, iterations=1)
+    assert book.size <= 2_200
+    owners, counts = np.unique(book.owners, return_counts=True)
+    assert owners.tolist() == [UNKNOWN, *range(5_000, 5_014)]
+    assert counts.min() > 20
+    near = book.nearness(rows, ids)
+    assert near[ids < 3_000].mean() > 0.95 * near[ids >= 5_000].mean()
 
 
 def test_answers_are_the_same_whatever_the_threads(index):
