@@ -7,6 +7,7 @@ import json
 from fake_config_server import ACCEPTED
 from fake_vespa import FakeVespa
 
+from vespa_app.deploying.config_server import HEALTH_PATH
 from vespa_app.running.description import DESCRIPTION_PATH
 
 __all__ = ["FakeNode"]
@@ -20,6 +21,8 @@ class FakeNode(FakeVespa):
             return self.json({"services": [{"type": "container", "host": "node1", "port": 8080, "currentGeneration": 7}]})
         if path.partition("?")[0].endswith("/prepareandactivate"):
             return self.json(ACCEPTED)
+        if path == HEALTH_PATH:
+            return self.json({"status": {"code": "up"}})
         if path == "/ApplicationStatus":
             return self.json({})
         if path == DESCRIPTION_PATH and method == "POST":
