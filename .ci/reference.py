@@ -129,7 +129,11 @@ def _is_ours(function: Any) -> bool:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{cell(repr(field.default))}`"
-    return "" if field.default_factory is dataclasses.MISSING else f"`{field.default_factory.__name__}()`"
+    factory = field.default_factory
+    if factory is dataclasses.MISSING:
+        return ""
+    name = factory.__name__
+    return f"`{field.type if name == '<lambda>' else name}()`"
 
 
 def _callable(head: str, name: str, thing: Any) -> str:
@@ -254,8 +258,8 @@ def _exposed(text: bytes) -> list[str]:
 
 
 def settings() -> str:
-    """Every key of app.toml, its type and its default."""
-    from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings
+    """Every key of app.toml: its type, its default and its meaning."""
+    from vespa_app.settings import AppSettings, CloudSettings, ClusterSettings, DenseSettings, OneVectorSettings
 
     parts = []
     for title, kind in (
@@ -263,10 +267,23 @@ def settings() -> str:
         ("[cluster]", ClusterSettings),
         ("[cloud]", CloudSettings),
         ("[dense.NAME]", DenseSettings),
+        ("[one_vector]", OneVectorSettings),
     ):
-        rows = [f"| `{f.name}` | `{cell(f.type)}` | {_default(f)} |" for f in dataclasses.fields(kind) if f.name[0] != "_"]
-        parts.append("\n".join([f"### `{title}`", "", "| key | type | default |", "|---|---|---|", *rows]))
+        meanings = _attributes(kind)
+        rows = [
+            f"| `{f.name}` | `{cell(f.type)}` | {_default(f)} | {cell(meanings[f.name])} |"
+            for f in dataclasses.fields(kind)
+            if f.name[0] != "_"
+        ]
+        parts.append("\n".join([f"### `{title}`", "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
     return "\n\n".join(parts)
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """The section Attributes of a class's docstring, by name."""
+    sections = griffe.Docstring(inspect.cleandoc(kind.__doc__ or "")).parse("google", warnings=False)
+    listed = (section.value for section in sections if section.kind is griffe.DocstringSectionKind.attributes)
+    return {item.name: _prose(item.description) for items in listed for item in items}
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -1,26 +1,26 @@
 """Every error that users can meet, in one tree.
 
-    ColbertVespaError                 exit code 1, one line
-    ├── UsageError                    exit code 2: the command or call was given something it does not accept
+    ColbertVespaError                 base of all errors for users
+    ├── UsageError                    the command or call was given something it does not accept
     │   └── ArgumentError             also a ValueError, as callers of RAGatouille's methods expect
     ├── MissingDependency             an extra is not installed; the message has the install command
     ├── DeviceError                   an accelerator does not start, or fails
     ├── BundleError                   a folder is not a bundle, or was changed
     ├── CheckpointError               weights cannot be loaded or exported
-    ├── CollectionError               a document source: path, line, encoding, duplicate id
+    ├── CollectionError               a document source cannot be read; the message names path and line
     ├── MetadataError                 a metadata value does not fit its field
     ├── FilterError                   a `where` does not parse or names an unknown field
-    ├── SettingsError                 application settings, rejected before Vespa would reject them
+    ├── SettingsError                 application settings are not valid
     ├── LocalIndexError               a local index is missing or damaged
-    │   └── IndexBeingWritten         another writer has it
+    │   └── IndexBeingWritten         another writer has the index
     ├── IncompleteAnswer              an answer lacks documents although a complete one was required
     └── VespaError                    an error reported by Vespa, or by a server of `colbert-vespa serve`
-        ├── VespaUnreachable          no answer: refused, reset
-        │   └── VespaTimeout          no answer before the deadline
-        ├── VespaBusy                 429, 503, 507: try again later
-        └── VespaRefused              4xx and 5xx with Vespa's own message
+        ├── VespaUnreachable          Vespa does not answer: the connection is refused or reset
+        │   └── VespaTimeout          Vespa did not answer before the deadline
+        ├── VespaBusy                 Vespa asks to try again later (429, 503 or 507)
+        └── VespaRefused              Vespa rejected the request (4xx or 5xx); the message is its own
 
-Messages say what is wrong, where, and what to do, in one line.
+A message is one line: what is wrong, where, and what to do. `exit_code` is 1, for usage errors 2.
 """
 
 from __future__ import annotations

@@ -85,3 +85,4 @@ def test_the_reference_has_every_command_name_error_metric_and_setting(site_buil
     for metric in ("colbert_vespa_canaries", "colbert_vespa_feed_retries_total", "colbert_vespa_serve_request_seconds"):
         assert f"`{metric}`" in made["metrics"]
     assert all(f"`{name}`" in made["settings"] for name in AppSettings.__dataclass_fields__)
+    assert "### `[one_vector]`" in made["settings"] and "candidates that HNSW and BM25 must find" in made["settings"]

@@ -102,8 +102,8 @@ class AppSettings:
         namespace: namespace of document ids.
         codec: how token vectors are stored.
         residual_bits: bits of the bundle's codebook, for codec residual.
-        thresholds: codec binary cuts at the bundle's thresholds instead of 0.
-        paged: token vectors are on disk, and read through the page cache.
+        thresholds: whether codec binary cuts at the bundle's thresholds instead of 0.
+        paged: keep token vectors on disk, read through the page cache.
         candidates: strategies; the first is the default.
         rerank: candidates of the whole cluster that get a MaxSim score.
         probes: centroids per query row.
@@ -112,14 +112,13 @@ class AppSettings:
         hnsw_links: links of an HNSW node.
         hnsw_explore: neighbours explored at insert.
         search_threads: threads per query and node.
-        keep_rank_count: passages of the whole cluster that keep the score of a phase, 0 for Vespa's own number; never fewer
-            than are reranked.
-        drop_limits: by candidates, then by phase (first, second, global), the score at or below which a passage is not a
-            hit.
+        keep_rank_count: passages of the whole cluster that keep the score of a phase, at least as many as are reranked; 0 for
+            Vespa's own number.
+        drop_limits: by candidates and phase (first, second, global), the score at or below which a passage is dropped.
         dense: dense models of the bundle by name.
-        weights: of candidates hybrid, if a query gives none: by scores (maxsim, bm25, dense); empty for maxsim and bm25, 1
-            each.
-        fusion: of candidates hybrid, if a query gives none: `rrf` (ranks) or `sum` (scores from 0 to 1).
+        one_vector: the vector of each passage that candidates pooled search.
+        weights: default weights of candidates hybrid by score (maxsim, bm25, dense); empty for maxsim and bm25, 1 each.
+        fusion: default fusion of candidates hybrid: `rrf` (ranks) or `sum` (scores from 0 to 1).
         embedder: also configure Vespa's colbert-embedder with the bundle's model.
         precision: precision of that model, "" for the bundle's default.
         jvm_heap_mb: heap of the container in MB.
@@ -127,11 +126,11 @@ class AppSettings:
             chunk dimension.
         mode: "index", or "streaming" for personal data, where every query reads one group.
         group_field: the metadata field that names the group in mode streaming.
-        encoding: "client" if token vectors come from the client, "embedder" if Vespa's colbert-embedder makes them.
-        cluster: your own hosts.
-        cloud: Vespa Cloud.
-        indexes: further indexes by name.
-        allow: changes that Vespa refuses by default, each with the last day on which it is allowed.
+        encoding: "client" if token vectors come from the client, "embedder" if Vespa's colbert-embedder computes them.
+        cluster: your own hosts: table `[cluster]`.
+        cloud: Vespa Cloud: table `[cloud]`.
+        indexes: further indexes by name: tables `[indexes.NAME]`.
+        allow: changes that Vespa rejects by default, each with the last day on which it is allowed.
     """
 
     dim: int
