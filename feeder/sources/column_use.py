@@ -46,7 +46,9 @@ class ColumnUse:
         self.records += 1
         self.missing.difference_update(record)
         inner = record.get("metadata")
-        for names in (record, inner if isinstance(inner, Mapping) else ()):
+        members: Iterable[str] = inner if isinstance(inner, Mapping) else ()
+        self.missing.difference_update(name for name in self._columns.metadata or () if name in members)
+        for names in (record, members):
             for name in names:
                 if name not in self.seen and len(self.seen) < NAMED:
                     self.seen[name] = None

@@ -99,5 +99,5 @@ def check_columns(sources: Iterable[object]) -> None:
     if uses and (missing := set.intersection(*(use.missing for use in uses))):
         seen = dict.fromkeys(name for use in uses for name in use.seen)
         raise CollectionError(
-            f"no record has a column {sorted(missing)[0]!r}; columns: {', '.join(map(str, seen))[:400] or 'none'}"
+            f"no record that was read has a column {sorted(missing)[0]!r}; columns: {', '.join(map(str, seen))[:400] or 'none'}"
         )

@@ -99,6 +99,14 @@ def test_a_field_of_the_index_needs_no_document_and_a_column_only_one(cli, tiny_
     assert last(cli("feed", str(parts[2]), *feed, "--json"))["already_there"] == 1
 
 
+def test_a_metadata_column_may_be_a_member_of_the_column_metadata(cli, tiny_bundle, tmp_path):
+    source = tmp_path / "records.jsonl"
+    source.write_text('{"id": "a", "text": "tea", "metadata": {"year": 2020, "lang": "en"}}\n')
+    feed = ("feed", str(source), "--bundle", str(tiny_bundle.path), "--to", str(tmp_path / "index"), "--dry-run", "--json")
+    assert last(cli(*feed, "--column", "metadata=year"))["documents"] == 1
+    assert "'year'" in error(cli(*feed, "--column", "title=year", code=1))
+
+
 def test_a_date_that_is_text_names_the_option_that_makes_it_one(cli, products, tiny_bundle, tmp_path):
     index = str(tmp_path / "shop")
     cli("feed", products, "--bundle", str(tiny_bundle.path), "--to", index, *COLUMNS)

@@ -155,7 +155,8 @@ class KnownEfforts:
         found, codec, best = max(pairs, key=lambda pair: pair[0])
         text = f"the best measured is {found:g}, of {best.strategy} with codec {codec}"
         if self.own:
-            return f"{text}, on the sample of this bundle; measure again with `candidates --goal recall@{MEASURED_K}={goal:g}`"
+            again = f"; measure again with `candidates --goal recall@{MEASURED_K}={goal:g}`" if goal > found else ""
+            return f"{text}, on the sample of this bundle{again}"
         return text if best.strategy == "exhaustive" else f"{text}; candidates exhaustive find all that a codec keeps"
 
 
