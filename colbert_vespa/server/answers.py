@@ -16,18 +16,18 @@ __all__ = ["NDJSON", "answer", "line", "responses"]
 NDJSON = "application/x-ndjson"
 _SAYS = {
     400: "The body is not JSON.",
-    401: "No key, or one that is not known.",
-    403: "The key may not do this.",
-    404: "There is no such index, document or task.",
+    401: "The key is missing or unknown.",
+    403: "The key lacks the permission.",
+    404: "The index, document or task does not exist.",
     409: "Another writer has the index.",
     413: "The body is too large.",
-    415: "The body is of another type.",
-    422: "A field, option, filter or document is not as it must be.",
-    429: "Busy, or the key's rate is used up: Retry-After says when to try again.",
+    415: "The content type of the body is not supported.",
+    422: "A field, option, filter or document is not valid.",
+    429: "The server is busy, or the key's rate limit is reached: see Retry-After.",
     500: "A fault of the server.",
     502: "Vespa refused the request.",
     503: "The index or Vespa is not available.",
-    504: "The request's time was up.",
+    504: "The request timed out.",
 }
 _ALWAYS = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
 

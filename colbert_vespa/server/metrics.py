@@ -22,16 +22,16 @@ class ServerMetrics:
     def __init__(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Create the metrics; `running` and `waiting` return the current number of requests."""
         self._registry = own = CollectorRegistry()
-        self._requests = Counter(f"{PREFIX}requests", "Answers.", ["method", "route", "status"], registry=own)
-        latency = "From a request to the end of its answer."
+        self._requests = Counter(f"{PREFIX}requests", "Responses.", ["method", "route", "status"], registry=own)
+        latency = "Time from a request to the end of its response."
         self._latency = Histogram(f"{PREFIX}request_seconds", latency, ["route"], buckets=_SECONDS, registry=own)
-        stage = "What a stage of a search took."
+        stage = "Duration of a stage of a search."
         self._stages = Histogram(f"{PREFIX}stage_seconds", stage, ["stage"], buckets=_SECONDS, registry=own)
         self._batches = Histogram(f"{PREFIX}encoder_batch", "Queries encoded together.", buckets=_BATCHES, registry=own)
         documents = "Documents put or deleted."
         self._documents = Counter(f"{PREFIX}documents", documents, ["operation", "outcome"], registry=own)
-        Gauge(f"{PREFIX}running_requests", "Requests at work.", registry=own).set_function(running)
-        Gauge(f"{PREFIX}waiting_requests", "Requests that wait.", registry=own).set_function(waiting)
+        Gauge(f"{PREFIX}running_requests", "Requests in progress.", registry=own).set_function(running)
+        Gauge(f"{PREFIX}waiting_requests", "Requests in the queue.", registry=own).set_function(waiting)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request and its seconds."""

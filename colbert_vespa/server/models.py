@@ -149,7 +149,7 @@ class OptionsBody(StrictModel):
 class QueryBody(StrictModel):
     """A query that is encoded already.
 
-    `rows`: its token vectors. `dense`: vectors by name of the dense models that a search asks. `text`: for candidates that
+    `rows`: its token vectors. `dense`: vectors by name of the dense models that a search uses. `text`: for candidates that
     match words.
     """
 

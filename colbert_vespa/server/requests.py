@@ -113,7 +113,7 @@ async def _administers(request: Request) -> Access:
 
 async def _timeout(
     request: Request,
-    x_timeout: Annotated[str | None, Header(description="Seconds that the request may take, as 2.5.")] = None,
+    x_timeout: Annotated[str | None, Header(description="Time limit of the request in seconds, such as 2.5.")] = None,
 ) -> Callable[[float | None], float]:
     """Return a function from a body's timeout to the request's: the shorter of body and header; UsageError or Refusal."""
     most = engine_of(request).settings
@@ -128,7 +128,7 @@ async def _timeout(
 
 async def _patience(
     request: Request,
-    x_timeout: Annotated[str | None, Header(description="Seconds to wait at most until it is durable.")] = None,
+    x_timeout: Annotated[str | None, Header(description="Most seconds to wait until the write is durable.")] = None,
 ) -> float | None:
     """Return the seconds that a write may wait, None for no limit; UsageError or Refusal if the header is not valid."""
     return None if x_timeout is None else _allowed(_seconds(x_timeout), engine_of(request).settings.max_timeout)

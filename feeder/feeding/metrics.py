@@ -58,11 +58,11 @@ class FeedMetrics(Collector):
         outcomes = {name: getattr(state, name) for name in ("acknowledged", "already_there", "absent", "dead_lettered")}
         yield _gauge("expected_documents", "Documents of the sources, without blank ones and duplicates.", state.total)
         yield _counter("documents", "Documents by outcome.", outcomes, "outcome")
-        yield _counter("refused", "Refused documents by reason.", state.errors, "reason")
-        yield _counter("passages", "Passages handed to the target.", {"": state.passages})
-        yield _counter("token_vectors", "Token vectors handed to the target.", {"": state.token_vectors})
-        yield _counter("text_bytes", "Bytes of the texts handed to the target.", {"": state.bytes})
-        yield _gauge("in_flight", "Documents handed to the target and not settled.", state.in_flight)
+        yield _counter("refused", "Rejected documents by reason.", state.errors, "reason")
+        yield _counter("passages", "Passages submitted to the target.", {"": state.passages})
+        yield _counter("token_vectors", "Token vectors submitted to the target.", {"": state.token_vectors})
+        yield _counter("text_bytes", "Bytes of the texts submitted to the target.", {"": state.bytes})
+        yield _gauge("in_flight", "Documents submitted to the target without an outcome yet.", state.in_flight)
         yield _gauge("seconds", "Seconds since the feed began.", state.seconds)
         if state.sending is not None:
             yield from _of_sending(state.sending)

@@ -32,7 +32,7 @@ from query.options import check_ids
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/indexes/{name}/documents", tags=["documents"], route_class=StrictRoute)
-_Ids = Annotated[list[str], Query(min_length=1, description="Ids of documents, one a parameter.")]
+_Ids = Annotated[list[str], Query(min_length=1, description="Ids of documents, one per parameter.")]
 TOGETHER = 1_000  # lines that are one commit of a local index
 
 
@@ -65,11 +65,11 @@ async def get_documents(
 @router.post("", operation_id="put_documents", responses=responses(TaskStarted, 409, 415, status=202, description="A task."))
 async def put_documents(
     name: str, request: Request, engine: Asked, access: Writes,
-    wait: Annotated[bool, Query(description="Whether to answer when all is durable, or at once with a task.")] = True,
+    wait: Annotated[bool, Query(description="Whether to respond when everything is durable, or at once with a task.")] = True,
 ) -> Response:  # fmt: skip
     """Put many documents, one JSON object per line: id, title, text, metadata, vectors, dense.
 
-    The answer has one line with the outcome of each document once it is durable; with wait=false, the id of a task.
+    The response has one line with the outcome of each document once it is durable; with wait=false, the id of a task.
     """
     _check_type(request, NDJSON)
     lines = [line for line in (await request.body()).split(b"\n") if line.strip()]
@@ -144,7 +144,7 @@ async def delete_documents(
     access: Writes,
     patience: Patience,
 ) -> Response:
-    """Delete several documents; `deleted` has those that were there."""
+    """Delete several documents; `deleted` lists those that existed."""
     check_sizes(engine, texts=tuple(id), many=len(id))
     fates = await request.app.state.writing.delete(access, name, check_ids(id), patience)
     return answer({"deleted": [fate.id for fate in fates if fate.status < 400]})
@@ -160,7 +160,7 @@ async def put_document(
     access: Writes,
     patience: Patience,
 ) -> Response:
-    """Put one document in place of any of its id. Answered when it is durable and can be found."""
+    """Put one document, replacing one with the same id. The response is sent when it is durable and searchable."""
     document = Document(checked_id(id), body.title, body.text, body.metadata, dense_of(body.dense), body.matrices())
     return _only((await request.app.state.writing.put(access, name, [document], patience))[0])
 

@@ -32,7 +32,7 @@ async def health() -> Response:
     return answer({"status": "ok"})
 
 
-@router.get("/ready", operation_id="ready", responses={503: {"description": "Not yet, or not any more."}})
+@router.get("/ready", operation_id="ready", responses={503: {"description": "The server is starting or shutting down."}})
 async def ready(request: Request) -> Response:
     """Return 200 if models and indexes are loaded and the server is not shutting down, else 503."""
     is_ready = bool(request.app.state.ready)

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/indexes/{name}", tags=["documents"], route_class=
 async def passages(name: str, body: PassagesBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
     """Get the stored passages of documents by the ids of the documents.
 
-    Ids that are unknown, or not selected by `where`, are left out.
+    Ids that are unknown, or not selected by `where`, are omitted.
     """
     check_sizes(engine, texts=tuple(body.ids), many=len(body.ids))
     found = await engine.get(access, check_ids(body.ids), name, timeout(body.timeout), body.where)
@@ -45,7 +45,7 @@ async def passages(name: str, body: PassagesBody, engine: Asked, access: Reads, 
 async def score(name: str, body: ScoreBody, engine: Asked, access: Reads, timeout: Timeout) -> Response:
     """Score stored passages for a query with MaxSim, by passage id (`DOCUMENT#0` is the first passage of a document).
 
-    Unknown ids are left out, and the score of a passage without vectors is null.
+    Unknown ids are omitted, and the score of a passage without vectors is null.
     """
     query = body.one()
     check_sizes(engine, texts=(query, *body.ids), many=len(body.ids))

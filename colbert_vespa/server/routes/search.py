@@ -32,15 +32,15 @@ MANY_HITS = 100  # whose answer takes a millisecond to write
 router = APIRouter(prefix="/v1", tags=["search"], route_class=StrictRoute)
 
 
-_STREAMED = {NDJSON: {"schema": {"type": "string", "description": "A result a line: the candidates, then the reranked hits."}}}
+_STREAMED = {NDJSON: {"schema": {"type": "string", "description": "One result per line: candidates, then reranked hits."}}}
 
 
 @router.post("/search", responses=responses(SearchAnswer, also=_STREAMED), operation_id="search")
 async def search(body: SearchRequest, request: Request, engine: Asked, access: Reads, timeout: Timeout) -> Response:
     """Search with one query or several, each a text or ready rows.
 
-    Options are those of `Client.search`. With `Accept: application/x-ndjson` and one query, the answer is one hit per line:
-    first the hits of the first stage, then the reranked ones.
+    Options are those of `Client.search`. With `Accept: application/x-ndjson` and one query, the response has one result
+    per line: the candidates of the first stage, then the reranked hits.
     """
     queries, options = body.all(), body.options()
     check_sizes(engine, texts=tuple(queries), many=len(queries))
