@@ -60,7 +60,7 @@ class Survey:
             MetadataError: if a field is neither in the documents nor known.
         """
         if self.documents and (missing := [name for name in self.untyped if name not in known]):
-            fields = ", ".join(name for name in self.schema.fields if name not in missing) or "none"
+            fields = ", ".join(name for name in dict.fromkeys((*known, *self.schema.fields)) if name not in missing) or "none"
             raise MetadataError(f"no document has a metadata field {missing[0]!r}, which is given a type; fields: {fields}")
 
 

@@ -36,9 +36,9 @@ class ColumnUse:
     """
 
     def __init__(self, columns: ColumnMapping, required: Iterable[str] = ()) -> None:
-        self._columns = columns
+        self._columns, self._required = columns, frozenset(required)
         self.records = 0
-        self.missing = set(required)
+        self.missing = set(self._required)
         self.seen: dict[str, None] = {}
 
     def add(self, record: SourceRecord) -> None:
@@ -64,7 +64,7 @@ class ColumnUse:
         asked += columns.text if columns.text != default.text else ()
         asked += columns.dense.values()
         asked += [columns.vectors] if columns.vectors not in ("", default.vectors) else []
-        if missing := [name for name in dict.fromkeys(asked) if name not in self.seen]:
+        if missing := [name for name in dict.fromkeys(asked) if name not in self.seen and name not in self._required]:
             shown = tuple(self._hinted(name) for name in missing)
             yield Note("missing_columns", "columns in the settings that no record has", len(missing), shown)
         kept = {columns.id or "id", "_id", "metadata", columns.vectors, DENSE, *columns.dense.values()}

@@ -95,8 +95,11 @@ def test_a_field_of_the_index_needs_no_document_and_a_column_only_one(cli, tiny_
     parts[2].write_text('{"id": "d", "text": "coffee"}\n')
     feed = ("--bundle", str(tiny_bundle.path), "--to", str(tmp_path / "index"), "--type", "added=timestamp")
     both = ("feed", *map(str, parts), *feed, "--column", "title=name", "--json")
-    assert last(cli(*both))["acknowledged"] == 4
+    fed = last(cli(*both))
+    assert (fed["acknowledged"], fed["notes"]) == (4, [])  # of the last file no record has the name, but others have
     assert last(cli("feed", str(parts[2]), *feed, "--json"))["already_there"] == 1
+    told = error(cli("feed", str(parts[2]), *feed, "--type", "addded=timestamp", code=1))
+    assert "'addded'" in told and told.endswith("fields: added\n")  # of the index, as the document has none
 
 
 def test_a_metadata_column_may_be_a_member_of_the_column_metadata(cli, tiny_bundle, tmp_path):
