@@ -34,6 +34,7 @@ STATED = {  # what the README says, by figure
 }
 STATED_WITHIN = 0.1  # of the size that is measured
 MB = 1 << 20
+START_S = 600.0  # for the server of the tried wheel: a busy machine compiles and loads slowly
 
 
 def wheel_faults(names: list[str]) -> list[str]:
@@ -78,6 +79,7 @@ def readme_faults(readme: str, figures: dict[str, float]) -> list[str]:
 
 
 def run(*command: str | Path, **more: object) -> str:
+    print("release:", Path(command[0]).name, *command[1:], file=sys.stderr, flush=True)
     done = subprocess.run([str(part) for part in command], text=True, stdout=subprocess.PIPE, check=False, **more)  # type: ignore[call-overload]
     if done.returncode:
         sys.exit(f"release: {' '.join(map(str, command))} ended with {done.returncode}")
@@ -131,7 +133,7 @@ def served(command: Path, index: Path, log: Path) -> None:
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + START_S
     while time.monotonic() < limit and process.poll() is None:
         _, there, rest = log.read_text().partition("docs at ")
         if there and "\n" in rest:
@@ -142,7 +144,8 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
             except OSError:
                 pass
         time.sleep(0.2)
-    sys.exit(f"release: the server did not start: {log.read_text()[-2000:]}")
+    ended = "" if process.poll() is None else f" and ended with {process.returncode}"
+    sys.exit(f"release: the server did not start within {START_S:.0f} s{ended}: {log.read_text()[-2000:]}")
 
 
 def main() -> None:
