@@ -22,13 +22,13 @@ from late_interaction.plaid import open_index
 from late_interaction.plaid.imports import import_index
 from late_interaction.plaid.imports.colbert_ai import COLBERT_AI_FILES
 from late_interaction.plaid.imports.peer import read_json
+from late_interaction.plaid.opening import IMPORTED
 from late_interaction.plaid.shards.layout import SHARDS, is_index_folder
 from late_interaction.plaid.store.versions import CURRENT
 
-__all__ = ["DEFAULT_ROOT", "IMPORTED", "IndexLocation", "check_replaceable", "is_colbert_ai", "is_index", "listed_versions"]
+__all__ = ["DEFAULT_ROOT", "IndexLocation", "check_replaceable", "is_colbert_ai", "is_index", "listed_versions"]
 
 DEFAULT_ROOT = ".ragatouille/"
-IMPORTED = ".imported"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from colbert_vespa.rag.index_locations import IMPORTED
 from late_interaction.documents import Passage, passage_text
+from late_interaction.plaid.opening import IMPORTED
 from query import Explanation, Hit
 
 __all__ = ["Result", "flat_if_one", "of_hit", "of_text", "passage_number"]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from late_interaction.plaid.protocols import PlaidIndex
     from late_interaction.plaid.shards import Sharding, ShardSettings
 
-__all__ = ["create_index", "open_index", "sharding_at"]
+__all__ = ["IMPORTED", "create_index", "open_index", "sharding_at"]
+
+IMPORTED = ".imported"  # suffix of the folder beside another engine's index that RAGatouille's calls import it into
 
 
 def sharding_at(path: str | Path) -> Sharding | None:
@@ -85,6 +87,8 @@ def _check_ours(path: Path) -> None:
     from late_interaction.plaid.store.versions import CURRENT
 
     if not (path / CURRENT).exists() and (maker := maker_of(path)):
+        if ((imported := path.with_name(path.name + IMPORTED)) / CURRENT).exists():
+            raise LocalIndexError(f"{path} is an index of {maker}; it was imported into {imported}: use that")
         raise LocalIndexError(
             f"{path} is an index of {maker}: `colbert-vespa index import {path} -o NEW --bundle BUNDLE` makes one "
             "that can be searched"

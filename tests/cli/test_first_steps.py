@@ -19,6 +19,7 @@ from feeder.sources import ColumnMapping, SourceSettings
 from late_interaction.documents import Document
 from late_interaction.errors import MetadataError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
+from late_interaction.plaid.store.versions import CURRENT
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/indexes"
 PRODUCTS = """sku,name,description,price,added
@@ -172,6 +173,9 @@ def test_an_index_of_another_engine_names_the_command_that_takes_it_over(cli, tm
     shutil.copytree(GOLDEN / name, tmp_path / "theirs")
     told = error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
     assert maker in told and "index import" in told
+    (tmp_path / "theirs.imported").mkdir()
+    (tmp_path / "theirs.imported" / CURRENT).touch()
+    assert "theirs.imported" in error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
 
 
 @pytest.mark.parametrize(("documents", "told"), [(15, "(0.1/s)"), (1500, "(12/s)")])
