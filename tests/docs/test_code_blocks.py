@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,6 +156,40 @@ def test_the_code_of_a_page_runs(name, world, kept, tmp_path):
             run_bash(text, world.folder, tmp_path)
         elif block.language == "python":
             exec(compile("\n" * block.line + text, name, "exec"), names)
+
+
+README_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$|^((?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+README_WORLD = {  # parsed by tests/test_project_files.py, and run by other pages
+    "colbert-vespa export minilm -o bundle --quantize int8 --sample notes/": "test -d bundle",
+    "colbert-vespa serve index": "test -d index",
+}
+PRODUCTS = """sku,name,description,price,added
+P1,Kettle,A quiet kettle boils water,24.90,2025-03-01
+P2,Old kettle,A quiet kettle,24.90,2024-03-01
+"""
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_the_code_of_the_readme_runs(name, world, tmp_path, capsys):
+    for tool in ("make", "pip", "docker"):
+        (tmp_path / tool).write_text("#!/bin/sh\n")
+        (tmp_path / tool).chmod(0o755)
+    (world.folder / "products.csv").write_text(PRODUCTS)
+    (world.folder / "notes").mkdir()
+    (world.folder / "notes" / "search.md").write_text("# Late interaction\n\nWhat is it? A vector for each token.\n")
+    text = (ROOT / name).read_text("utf-8")
+    assert all(command in text for command in README_WORLD)
+    world.replaced |= README_WORLD
+    printed = []
+    for language, fenced, indented in README_BLOCK.findall(text):
+        if language == "python":
+            exec(compile(world.here(fenced), name, "exec"), {})
+            assert "Late interaction" in capsys.readouterr().out
+        elif indented:
+            printed.append(run_bash(world.here(indented), world.folder, tmp_path))
+    assert [("A quiet kettle boils" in out, "Old kettle" in out) for out in printed if "kettle" in out] == [(True, False)]
+    assert "fed 1 documents to http" in printed.pop()  # its search asks a stand-in
+    assert not any("no passage matches" in out for out in printed)
 
 
 @pytest.mark.parametrize("name", PAGES)
