@@ -31,7 +31,12 @@ SHOWN_DUNDERS = ("__init__", "__enter__", "__aenter__")
 
 def cell(text: object) -> str:
     """Inside a table: one line, no bars."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    return code(text).replace("|", "\\|")
+
+
+def code(text: object) -> str:
+    """Inside backticks in a table: one line; a bar there does not end the cell, and a backslash would be shown."""
+    return " ".join(str(text).split())
 
 
 # ---------------------------------------------------------------- command line
@@ -104,7 +109,7 @@ def _class(module: str, name: str, kind: type) -> Iterator[str]:
         return
     yield _callable(head, name, kind)
     if dataclasses.is_dataclass(kind):
-        rows = [f"| `{f.name}` | `{cell(f.type)}` | {_default(f)} |" for f in dataclasses.fields(kind) if f.name[0] != "_"]
+        rows = [f"| `{f.name}` | `{code(f.type)}` | {_default(f)} |" for f in dataclasses.fields(kind) if f.name[0] != "_"]
         yield "\n".join(["| field | type | default |", "|---|---|---|", *rows])
     for method, value in inspect.getmembers(kind):
         if method[0] == "_" or not (inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, property)):
@@ -128,7 +133,8 @@ def _is_ours(function: Any) -> bool:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
-        return f"`{cell(repr(field.default))}`"
+        plain = not dataclasses.is_dataclass(field.default)
+        return f"`{code(repr(field.default)) if plain else f'{type(field.default).__name__}()'}`"
     factory = field.default_factory
     if factory is dataclasses.MISSING:
         return ""
@@ -271,7 +277,7 @@ def settings() -> str:
     ):
         meanings = _attributes(kind)
         rows = [
-            f"| `{f.name}` | `{cell(f.type)}` | {_default(f)} | {cell(meanings[f.name])} |"
+            f"| `{f.name}` | `{code(f.type)}` | {_default(f)} | {cell(meanings[f.name])} |"
             for f in dataclasses.fields(kind)
             if f.name[0] != "_"
         ]
