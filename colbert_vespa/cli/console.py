@@ -85,8 +85,10 @@ def prepare_streams() -> None:
 
 
 class _Announcing(logging.Handler):
+    """Writes to stderr as it is at that moment, because a progress bar replaces it to keep lines above itself."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        Terminal(stderr=True, highlight=False, soft_wrap=True).print(escape(record.getMessage()))
+        sys.stderr.write(f"{record.getMessage()}\n")
 
 
 _ANNOUNCING = _Announcing()

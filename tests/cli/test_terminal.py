@@ -6,6 +6,7 @@ import logging
 import sys
 
 import pytest
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +47,19 @@ def test_a_person_is_told_that_kernels_are_compiled(watched, monkeypatch):
     announce_compiling()
     logger.info("compiling kernels")
     assert error.getvalue().count("compiling kernels") == watched
+
+
+def test_the_line_about_compiling_stands_above_a_progress_bar(monkeypatch):
+    logger = logging.getLogger("late_interaction.compiling")
+    for name, value in (("handlers", []), ("level", logger.level)):
+        monkeypatch.setattr(logger, name, value)
+    error = io.StringIO()
+    error.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", error)
+    announce_compiling()
+    with Live("bar", console=Terminal(stderr=True, force_terminal=True), auto_refresh=False):
+        logger.info("compiling kernels")
+    assert "compiling kernels\nbar" in error.getvalue() and "barcompiling" not in error.getvalue()
 
 
 def test_styles_are_still_there():
