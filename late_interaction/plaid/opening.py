@@ -87,7 +87,7 @@ def _check_ours(path: Path) -> None:
     from late_interaction.plaid.store.versions import CURRENT
 
     if not (path / CURRENT).exists() and (maker := maker_of(path)):
-        if ((imported := path.with_name(path.name + IMPORTED)) / CURRENT).exists():
+        if ((imported := Path(f"{path.absolute()}{IMPORTED}")) / CURRENT).exists():
             raise LocalIndexError(f"{path} is an index of {maker}; it was imported into {imported}: use that")
         raise LocalIndexError(
             f"{path} is an index of {maker}: `colbert-vespa index import {path} -o NEW --bundle BUNDLE` makes one "

@@ -169,13 +169,15 @@ def test_minilm_needs_no_hub_and_a_folder_of_that_name_wins(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("name", "maker"), [("ragatouille-2", "RAGatouille"), ("fast-plaid-4", "fast-plaid")])
-def test_an_index_of_another_engine_names_the_command_that_takes_it_over(cli, tmp_path, name, maker):
+def test_an_index_of_another_engine_names_the_command_that_takes_it_over(cli, tmp_path, monkeypatch, name, maker):
     shutil.copytree(GOLDEN / name, tmp_path / "theirs")
     told = error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
     assert maker in told and "index import" in told
     (tmp_path / "theirs.imported").mkdir()
     (tmp_path / "theirs.imported" / CURRENT).touch()
-    assert "theirs.imported" in error(cli("search", "tea", "--from", str(tmp_path / "theirs"), code=1))
+    monkeypatch.chdir(tmp_path / "theirs")
+    for address in (tmp_path / "theirs", "."):
+        assert "theirs.imported" in error(cli("search", "tea", "--from", str(address), code=1))
 
 
 @pytest.mark.parametrize(("documents", "told"), [(15, "(0.1/s)"), (1500, "(12/s)")])
