@@ -128,7 +128,8 @@ def run_trainer(
 def trains_on_processor(settings: TrainingSettings) -> bool:
     """Tell whether training runs on the CPU; make torch see only the chosen GPU, if one is named.
 
-    Raises: UsageError where torch has no such device.
+    Raises:
+        UsageError: If torch does not have the device.
     """
     device = Device.of(settings.device)
     if device.name == "cpu":

@@ -105,8 +105,8 @@ class Lemur(OneVector):
             raise BundleError(f"encoding lemur has from 1 to {MAX_DIM} dimensions, got {dim}")
         if len(passages) < MIN_PASSAGES or total < MIN_ROWS * dim:
             raise BundleError(
-                f"the sample has {len(passages)} passages with {total} token vectors, and encoding lemur of {dim} dimensions "
-                f"needs {MIN_PASSAGES} with {MIN_ROWS * dim}: give a larger sample"
+                f"the sample has {len(passages):,} passages and {total:,} token vectors; encoding lemur of {dim:,} dimensions "
+                f"needs at least {MIN_PASSAGES} passages and {MIN_ROWS * dim:,} token vectors"
             )
         random = np.random.default_rng(seed)
         joined = np.concatenate(passages)

@@ -93,8 +93,8 @@ def compare_orders(
 ) -> tuple[dict[str, float], list[Case]]:
     """Compare scores by query and passage: overlap of the k best of each side, tau and score_error of passages that both have.
 
-    Passages without rows score minus infinity and have no error; a score that is no number makes every measure one. Cases are
-    the queries with the least overlap, where it is not whole, and the largest error.
+    Passages without rows score minus infinity and have no error; a score that is NaN makes every measure NaN. Cases are the
+    queries with the least overlap, if it is below 1, and the one with the largest error.
     """
     with required("local", "parity"):
         from scipy.stats import kendalltau
