@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import Matrix, Vector
 
-__all__ = ["LARGEST_CELL", "FitReport", "OneVector"]
+__all__ = ["LARGEST_CELL", "TINY", "FitReport", "OneVector"]
 
 LARGEST_CELL = 127  # of int8
+TINY = 1e-20  # a vector whose largest number is below this becomes int8 zeros
 FitReport = Callable[[int, int], None]  # steps done, and steps in all
 
 

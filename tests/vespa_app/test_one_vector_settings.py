@@ -13,6 +13,7 @@ from late_interaction.kmeans import unit_rows
 from late_interaction.metadata import MetadataSchema
 from late_interaction.one_vector.mean import MeanVector
 from vespa_app.candidates import STRATEGIES, DocumentContext, StrategyRequest, needed_encoding
+from vespa_app.candidates.base import int8_cells
 from vespa_app.candidates.dense import encoded_dense
 from vespa_app.changes.staleness import stale_documents
 from vespa_app.codecs import Codebooks, bundle_codebooks
@@ -80,6 +81,12 @@ def test_cells_that_do_not_fit_are_cut_off():
 def test_int8_cells_of_a_mean_and_of_a_dense_vector_are_rounded_alike():
     cells = STRATEGIES["pooled"].document_fields(D, DocumentContext(settings=having(WAYS[5])))["pooled"]["values"]
     assert cells == encoded_dense(MeanVector(DIM).passage(D), DenseSettings(DIM, cells="int8", distance="dotproduct"))
+
+
+@pytest.mark.parametrize("size", [0, 1e-45, 1e-38])
+def test_a_vector_too_short_for_float32_is_int8_zeros_as_in_a_local_index(size):
+    cells, step = int8_cells(np.full(DIM, size, np.float32))
+    assert not cells.any() and 0 < step < 1e-20
 
 
 def test_the_default_is_the_mean_and_says_nothing_of_it():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import I8, I32, Matrix, TokenIds, Vector
 from late_interaction.errors import SettingsError
 from late_interaction.lookup import Lookup
-from late_interaction.one_vector.base import LARGEST_CELL, OneVector
+from late_interaction.one_vector.base import LARGEST_CELL, TINY, OneVector
 from late_interaction.thresholds import Thresholds
 from vespa_app.codecs.bfloat16 import upper_halves
 from vespa_app.settings import AppSettings
@@ -291,7 +291,7 @@ def float_cells(vector: Matrix, cells: str) -> str:
 
 def int8_cells(vector: Vector) -> tuple[I8, float]:
     """Return `[d]` as int8 cells, the largest of them 127, and the number that one step stands for."""
-    largest = float(np.abs(vector).max()) or 1.0
+    largest = max(TINY, float(np.abs(vector).max()))
     return np.rint(vector * (LARGEST_CELL / largest)).astype(np.int8), largest / LARGEST_CELL
 
 

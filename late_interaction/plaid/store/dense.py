@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from late_interaction.array_types import F32, I8, I32, Mask, Matrix, Places, Vector
 from late_interaction.bundle import FileEntry
 from late_interaction.errors import LocalIndexError
+from late_interaction.one_vector.base import LARGEST_CELL, TINY
 from late_interaction.plaid.store import nearest
 from late_interaction.plaid.store.linking import can_link, row_files, write_links
 from late_interaction.plaid.store.storage import ArrayWriter, open_array
@@ -25,7 +26,6 @@ from late_interaction.plaid.types import DenseForm
 __all__ = ["DenseRows", "DenseWriter", "dense_stem", "joined", "lacks_links", "open_dense", "open_rows", "parted"]
 
 DenseForms = Mapping[str, DenseForm]
-TINY = 1e-20  # a vector whose largest cell is below this becomes zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class DenseWriter:
     def append(self, vectors: Matrix) -> None:
         """Append vectors `[n, d]`."""
         largest = np.abs(vectors).max(axis=1, keepdims=True, initial=TINY)
-        rows = np.rint(vectors * (127 / largest)).astype(np.int8)
+        rows = np.rint(vectors * (LARGEST_CELL / largest)).astype(np.int8)
         lengths = np.maximum(np.linalg.norm(rows.astype(np.float32), axis=1), 1)
         self.append_rows(DenseRows(rows, (np.linalg.norm(vectors, axis=1) / lengths).astype(np.float32)), slice(None))
 
