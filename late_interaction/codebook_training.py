@@ -149,11 +149,11 @@ def _held_out(vectors: int) -> int:
 def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:
     """Return centroids `[C, d]`, and the vocabulary id that each belongs to.
 
-    Ids with fewer vectors than a centroid stands for share centroids of no id: with one each, nothing would be left for the
-    frequent ids where a collection is small.
+    Where ids are many for so few centroids, those with fewer vectors than a centroid stands for share centroids of no id: with
+    one each, nothing would be left for the frequent ids.
     """
     each = len(training) / count
-    owners = _pooled(token_ids[training], each)
+    owners = _pooled(token_ids[training], count)
     rows = training[np.argsort(owners, kind="stable")]
     ids, starts, sizes = np.unique(np.sort(owners), return_index=True, return_counts=True)
     spreads = np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)])
@@ -170,10 +170,11 @@ def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed
     return np.concatenate(parts), np.repeat(ids, [len(part) for part in parts]).astype(np.int32)
 
 
-def _pooled(token_ids: I32, each: float) -> I32:
-    """Return the ids, UNKNOWN in place of those that fewer than `each` vectors have."""
+def _pooled(token_ids: I32, count: int) -> I32:
+    """Return the ids, UNKNOWN in place of rare ones if there is more than one id for two of `count` centroids."""
     ids, places, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
-    return np.where(sizes < each, np.int32(UNKNOWN), ids)[places].astype(np.int32)
+    rare = (sizes < len(token_ids) / count) & (len(ids) > count / 2)
+    return np.where(rare, np.int32(UNKNOWN), ids)[places].astype(np.int32)
 
 
 def _spread(sample: Matrix, rows: I64) -> float:
