@@ -66,7 +66,7 @@ class ColumnUse:
         asked += [columns.vectors] if columns.vectors not in ("", default.vectors) else []
         if missing := [name for name in dict.fromkeys(asked) if name not in self.seen and name not in self._required]:
             shown = tuple(self._hinted(name) for name in missing)
-            yield Note("missing_columns", "columns in the settings that no record has", len(missing), shown)
+            yield Note("missing_columns", "columns in the settings that no record of a source has", len(missing), shown)
         kept = {columns.id or "id", "_id", "metadata", columns.vectors, DENSE, *columns.dense.values()}
         kept |= {*columns.title, *columns.text, *(columns.metadata or ())}
         unused = tuple(name for name in self.seen if name not in kept)
