@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 
 import pytest
@@ -348,16 +349,18 @@ def test_what_was_settled_is_known_after_submit_has_raised(vespa):
 
 def test_a_fault_of_the_sending_thread_leaves_what_was_settled_before(vespa):
     with Feed(vespa.url) as feed:
-        dispatcher = feed.sender._dispatcher
+        dispatcher, both = feed.sender._dispatcher, threading.Event()
         answered = dispatcher.answered
 
         def breaks(attempt, answer):
+            assert both.wait(60)
             answered(attempt, answer)
             raise RuntimeError("a fault")
 
         dispatcher.answered = breaks
         feed.sender.submit(Job("a", [[put(PATH + "a", {})]]))
         feed.sender.submit(Job("b", [[], [put(PATH + "b", {})], [put(PATH + "c", {})]]))
+        both.set()
         with pytest.raises(RuntimeError, match="a fault"):
             feed.sender.settled(wait=True)
         assert {job.key for job in feed.sender.settled()} <= {"a"}

@@ -47,7 +47,7 @@ ALLOWED = {
     "late_interaction/reading.py": ({"os.open"}, "for reading"),
     "vespa_app/deploying/cloud.py": ({"copytree", "write_bytes"}, SCRATCH),
     "colbert_vespa/cli/console.py": ({"os.open"}, "of /dev/null"),
-    "colbert_vespa/cli/exporting.py": ({"rename", "rmdir"}, STAGING),
+    "colbert_vespa/cli/exporting.py": ({"rename", "rmdir", "rmtree"}, STAGING),
     "colbert_vespa/cli/packaging.py": ({"copytree"}, SCRATCH),
     "colbert_vespa/rag/building.py": ({"rmtree"}, SCRATCH),
     "colbert_vespa/training/running.py": ({"touch"}, RUN),
