@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def bytes_of(value):
 def test_every_figure_says_how_and_from_where():
     """Worked out by hand: a million passages of 80 tokens, bfloat16, two copies on two nodes of 64 GB."""
     plan = make_plan(change(candidates=WITHOUT_DENSE, queries_per_second=100))
-    assert {figure.name: round(figure.value, 2) for figure in plan.figures} == {
+    assert {figure.name: round(figure.value, 2) for figure in plan.figures if not figure.name.endswith(", shared")} == {
         "token vectors": 80 * 260,
         "centroid ids": 80 * 0.7 * 20,
         "pooled vector and HNSW": 512 + 140,
@@ -229,6 +230,19 @@ def test_lists_hardly_grow_with_the_documents(documents, codec):
     assert plan.value("query, centroid") < 2.5 * make_plan(PlanRequest(1e6, 120, codec=codec)).value("query, centroid")
 
 
+@pytest.mark.parametrize("documents", [1e8, 1e9])
+def test_a_node_reranks_its_share(documents):
+    """Vespa's RankProperties: ceil(totalRerankCount x the node's part of the group's active documents)."""
+    plan = make_plan(PlanRequest(documents, 120, codec="residual"))
+    whole, shared = plan.value("query, centroid"), plan.value("query, centroid, shared")
+    share = math.ceil(500 / plan.value("content nodes"))
+    assert whole - shared == pytest.approx((500 - share) * 120 * (1e6 / 2.1e6 + 2.3) / 1000 / 2, rel=0.01)
+    assert shared <= 100
+    names = [figure.name for figure in make_plan(PlanRequest(1e5, 120, redundancy=1, searchable_copies=1)).figures]
+    assert "query, centroid" in names
+    assert not any(name.endswith("shared") for name in names)  # a single node reranks all
+
+
 def test_fewer_bits_decode_faster():
     costs = [make_plan(change(codec="residual", residual_bits=bits)).value("query, centroid") for bits in (1, 2, 4)]
     reranked = 500 * 80 / 1000 / 2
@@ -266,9 +280,10 @@ def test_no_estimate_falls_as_documents_grow(documents, tokens, codec, memory, p
         )
         for count in documents
     )  # fmt: skip
-    for before, after in zip(fewer.figures, more.figures, strict=True):
-        if before.name != "disk per node":  # of more nodes, each has less
-            assert after.value >= before.value * (1 - 1e-9), before.name
+    less_on_each = ("disk per node", ", shared")  # of more nodes
+    before, after = ([f for f in plan.figures if not f.name.endswith(less_on_each)] for plan in (fewer, more))
+    for first, second in zip(before, after, strict=True):
+        assert second.value >= first.value * (1 - 1e-9), first.name
 
 
 def test_hybrid_without_centroid_has_the_pooled_vector():

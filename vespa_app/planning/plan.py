@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from late_interaction.codebook_training import MIN_PER_CENTROID
 from vespa_app.planning.filling import filling_figures
 from vespa_app.planning.memory import PassageBytes, cluster_of, passage_bytes
-from vespa_app.planning.queries import query_cost
+from vespa_app.planning.queries import query_cost, shared_cost
 from vespa_app.planning.request import Figure, PlanRequest, check_request
 from vespa_app.planning.throughput import container_figures, content_vcpu, groups_figure
 from vespa_app.settings import CloudSettings
@@ -85,9 +85,8 @@ def make_plan(request: PlanRequest) -> Plan:
     indexes = [("", request), *((f"{name}: ", own) for name, own in request.indexes)]
     passages = [passage_bytes(own, prefix) for prefix, own in indexes]
     cluster = cluster_of(request, passages)
-    queries = [
-        query_cost(own, name, min(cluster.full, own.documents), prefix) for prefix, own in indexes for name in own.candidates
-    ]
+    strategies = [(own, name, min(cluster.full, own.documents), prefix) for prefix, own in indexes for name in own.candidates]
+    queries = [figure for each in strategies for figure in (query_cost(*each), shared_cost(*each)) if figure]
     groups = [groups_figure(request, cluster.full)] if request.queries_per_second else []
     figures = (
         *(figure for passage in passages for figure in passage.figures),

@@ -1,7 +1,7 @@
 """Milliseconds of a query by each strategy: its first stage, and MaxSim of what it reranks.
 
-The estimate is for a full node, and the whole rerank count is charged to it. Savings from more nodes that share the work
-are ignored, because the slowest node decides. So an estimate never falls as documents grow.
+The estimate is for a full node, and the whole rerank count is charged to it, so it never falls as documents grow. Beside it,
+`shared_cost` gives the cost when a node reranks only its share, which is how Vespa divides totalRerankCount.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from late_interaction.codebook_training import LIST_LENGTH, MIN_PER_CENTROID
 from vespa_app.planning.request import Figure, PlanRequest
 from vespa_app.settings.application_settings import DEFAULT_WEIGHTS, parts_of
 
-__all__ = ["query_cost"]
+__all__ = ["query_cost", "shared_cost"]
 
 MAXSIM = "MaxSim 2.1M token vectors/s: one thread of a 2-core machine, SciFact, 32 rows of 128 dimensions, bfloat16"
 DECODING = (
@@ -36,6 +36,7 @@ ROWS_NEAREST = (
     " other codecs and the logarithm are assumed"
 )
 DENSE = "HNSW: taken from `pooled` (SciFact on a real node); not measured of dense models"
+SHARE = "Vespa's dispatcher gives each node its part of totalRerankCount: the count x its share of the documents, rounded up"
 HYBRID = "twice the rerank: its match feature max_sim asks for each candidate's MaxSim again (docs 41 ms, scifact 70)"
 
 TOKENS_PER_S = 2.1e6
@@ -70,6 +71,15 @@ def query_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -
     formula = " + ".join(stage.formula for stage in stages)
     source = "; ".join(stage.source for stage in stages)
     return Figure(f"query, {prefix}{name}", sum(stage.ms for stage in stages), "ms", formula, source)
+
+
+def shared_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -> Figure | None:
+    """Return the cost of a query if a node reranks its share of the candidates; None if that is all. here: see `query_cost`."""
+    share = math.ceil(request.rerank * min(1.0, here / request.documents))
+    if name == "exhaustive" or share >= min(request.rerank, here):
+        return None
+    cost = query_cost(dataclasses.replace(request, rerank=share), name, here, prefix)
+    return Figure(f"{cost.name}, shared", cost.value, cost.unit, f"the same with rerank {share}", SHARE)
 
 
 def _first_stages(request: PlanRequest, name: str, here: float) -> list[_Stage]:
