@@ -25,6 +25,7 @@ LARGEST = 32_767
 MAX_GROUPS = 1 << 16  # centroids that two bytes can name
 GROUP = 16  # query rows that a loop processes together
 LEVELS = 255  # of a similarity in eight bits
+NOWHERE = -(1 << 40)  # shift of a group that was not compared
 MOST_TABLE = 1 << 29  # bytes of a table of similarities; a query with more rows is processed in parts
 
 
@@ -120,14 +121,17 @@ class Lookup:
         lengths = np.linalg.norm(Q, axis=1)
         floors = -lengths if self._heads is None else floors * np.float32(unit * self._heads._unit)
         scale = LEVELS / max(1e-30, float((lengths - floors).max()))
-        shifts, rows = self._blocks(near)
+        pairs = np.argsort(near.astype(np.uint16), axis=None, kind="stable")
+        shifts = np.full(len(self._starts) - 1, NOWHERE, np.int64)
+        rows = _loops().place_groups(self._starts, pairs, near, shifts)
         table = np.zeros((rows, -(-len(Q) // GROUP) * GROUP), np.uint8)
         seen = np.zeros(len(self._cells) // 8 + 1, np.uint8)
         ids, values = _empty(len(Q), self._floor_rank(count))
         step = np.float32(unit * self._unit * scale)
         offsets = (floors * scale).astype(np.float32)
-        pairs = np.argsort(near, axis=None, kind="stable")
-        _loops().scan_groups(self._cells, self._starts, pairs, near, queries, ids, values, shifts, seen, table, step, offsets)
+        _loops().scan_groups(
+            self._cells, self._starts, pairs, near, queries, ids, values, count, shifts, seen, table, step, offsets
+        )  # fmt: skip
         if (ids[:, -1] < 0).any():  # a row's groups had fewer
             ids, values = self._scanned(queries, self._all_groups(len(Q)), ids.shape[1])
         similarities = values.astype(np.float32) * np.float32(unit * self._unit)
@@ -166,18 +170,6 @@ class Lookup:
 
     def _all_groups(self, rows: int) -> I32:
         return np.tile(np.arange(len(self._starts) - 1, dtype=np.int32), (rows, 1))
-
-    def _blocks(self, near: I32) -> tuple[I64, int]:
-        """Return by group the shift from a centroid's number to its row in a table, and the number of rows.
-
-        The shift is far below 0 for groups that are not compared.
-        """
-        asked = np.unique(near)
-        sizes = self._starts[asked + 1] - self._starts[asked]
-        ends = 1 + np.cumsum(sizes)
-        shifts = np.full(len(self._starts) - 1, -(1 << 40), np.int64)
-        shifts[asked] = ends - sizes - self._starts[asked]
-        return shifts, int(ends[-1])
 
     @functools.cached_property
     def _group_of(self) -> U16:

@@ -13,63 +13,122 @@ from numpy.typing import NDArray
 from late_interaction import simd
 from late_interaction.array_types import F32, I16, I32, I64, U8
 from late_interaction.compiling import FAST, compiler
-from late_interaction.simd import prefetch
+from late_interaction.simd import halved, products
 
-__all__ = ["nearest_of_groups", "nearest_of_own", "scan_groups"]
+__all__ = ["nearest_of_groups", "nearest_of_own", "place_groups", "scan_groups"]
+
+ROOM = 4  # places for each centroid wanted, so that the best are rarely separated from the others
+LEAST = -(1 << 31)
+_LOW = (1 << 32) - 1  # of a key, whose upper part is a product and whose lower part the inverse of a number
 
 _fast = compiler(__file__, simd.__file__, fastmath=FAST)
 
 
 @_fast
-def _product(row: NDArray[Any], query: I16) -> Any:
-    value = np.int32(0)
-    for j in range(row.shape[0]):
-        value = np.int32(value + np.int32(np.int32(row[j]) * np.int32(query[j])))
-    return value
+def _separate(keys: I64, count: int, room: int) -> None:
+    """Move the `room` largest of the first `count` keys, all different, before the others."""
+    first, last = 0, count - 1
+    while first < last:
+        middle = keys[(first + last) >> 1]
+        low, high = first, last
+        while low <= high:
+            while keys[low] > middle:
+                low += 1
+            while keys[high] < middle:
+                high -= 1
+            if low <= high:
+                keys[low], keys[high] = keys[high], keys[low]
+                low += 1
+                high -= 1
+        if room - 1 <= high:
+            last = high
+        elif room - 1 >= low:
+            first = low
+        else:
+            return
 
 
 @_fast
-def _keep(value: int, number: int, ids: I32, values: I32, count: int) -> int:
-    """Insert a product among the largest, best first, of which there are `count`; return how many there are now."""
+def _keep(values: I32, count: int, first: int, keys: I64, kept: int, least: int, room: int) -> tuple[int, int]:
+    """Add `count` products, numbered from `first` on, to the `kept` keys unless they are below `least`.
+
+    Returns how many keys there are and what the next must reach to be among the `room` largest.
+    """
+    for number in range(count):
+        if values[number] >= least:
+            keys[kept] = (np.int64(values[number]) << 32) + (_LOW - (first + number))
+            kept += 1
+            if kept == keys.shape[0]:
+                _separate(keys, kept, room)
+                kept = room
+                least = keys[:room].min() >> 32
+    return kept, least
+
+
+@_fast
+def _write(keys: I64, kept: int, ids: I32, values: I32, ordered: int) -> None:
+    """Write the largest keys: the first `ordered` of them best first, the least one last if there is one for each place."""
     room = ids.shape[0]
-    if count == room:
-        if room == 0 or value <= values[room - 1]:
-            return count
-        count -= 1
-    place = count
-    while place > 0 and value > values[place - 1]:
-        values[place] = values[place - 1]
-        ids[place] = ids[place - 1]
-        place -= 1
-    values[place] = value
-    ids[place] = number
-    return count + 1
+    if kept > room:
+        _separate(keys, kept, room)
+        kept = room
+    ordered = min(ordered, kept)
+    if 0 < ordered < kept:
+        _separate(keys, kept, ordered)
+        least = ordered
+        for place in range(ordered, kept):
+            least = place if keys[place] < keys[least] else least
+        keys[least], keys[kept - 1] = keys[kept - 1], keys[least]
+    keys[:ordered].sort()
+    for place in range(kept):
+        key = keys[ordered - 1 - place if place < ordered else place]
+        ids[place] = _LOW - (key & _LOW)
+        values[place] = key >> 32
 
 
 @_fast
-def _scan(rows: NDArray[Any], first: int, query: I16, ids: I32, values: I32, count: int, ahead: NDArray[Any]) -> int:
-    """Keep the largest products with `rows`, numbered from `first` on. ahead: memory to prefetch meanwhile."""
-    for number in range(rows.shape[0]):
-        if number < ahead.shape[0]:
-            prefetch(ahead, number)
-        count = _keep(_product(rows[number], query), first + number, ids, values, count)
-    return count
+def _longest(starts: I64) -> int:
+    longest = 0
+    for group in range(starts.shape[0] - 1):
+        longest = max(longest, starts[group + 1] - starts[group])
+    return longest
 
 
 @_fast
 def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I32, values: I32) -> None:
-    """Write numbers `ids [n, T]` and products of the best centroids of the groups `near [n, P]`.
+    """Write numbers `ids [n, T]` and products of the best centroids of the groups `near [n, P]`, best first.
 
     Unused places are left alone.
     """
+    room = ids.shape[1]
+    keys, found = np.empty(ROOM * room + 1, np.int64), np.empty(_longest(starts), np.int32)
+    halves = np.empty((2, queries.shape[1]), np.int8)
     for row in range(queries.shape[0]):
-        count = 0
+        kept, least, shift = 0, LEAST, halved(queries[row], halves)
         for place in range(near.shape[1]):
             first = starts[near[row, place]]
             rows, ahead = cells[first : starts[near[row, place] + 1]], cells[:0]
             if place + 1 < near.shape[1]:
                 ahead = cells[starts[near[row, place + 1]] : starts[near[row, place + 1] + 1]]
-            count = _scan(rows, first, queries[row], ids[row], values[row], count, ahead)
+            products(rows, queries[row], halves, shift, found, ahead)
+            kept, least = _keep(found, rows.shape[0], first, keys, kept, least, room)
+        _write(keys, kept, ids[row], values[row], room)
+
+
+@_fast
+def place_groups(starts: I64, pairs: I64, near: I32, shifts: I64) -> int:
+    """Write by group the shift from a centroid's number to its row in a table; return the number of rows.
+
+    Groups that are not among `near` are left alone. pairs: as for `scan_groups`. Row 0 is nobody's.
+    """
+    rows, known, width = 1, -1, near.shape[1]
+    for place in range(pairs.shape[0]):
+        group = near[pairs[place] // width, pairs[place] % width]
+        if group != known:
+            known = group
+            shifts[group] = rows - starts[group]
+            rows += starts[group + 1] - starts[group]
+    return rows
 
 
 @_fast
@@ -81,6 +140,7 @@ def scan_groups(
     queries: I16,
     ids: I32,
     values: I32,
+    ordered: int,
     shifts: I64,
     seen: U8,
     table: U8,
@@ -89,28 +149,40 @@ def scan_groups(
 ) -> None:
     """Find the best centroids like `nearest_of_groups`, and record every product.
 
-    Every product, times `step` and less the row's floor, is rounded and written to `table` at the centroid's number plus
-    `shifts` of its group, and the centroid's bit in `seen` is set. pairs: flat places of `near`, group by group, so that
-    the centroids of a group are read once for all rows that need it.
+    Of the best, the first `ordered` come best first, and the least last. Every product, times `step` and less the row's floor,
+    is rounded and written to `table` at the centroid's number plus `shifts` of its group, and the centroid's bit in `seen` is
+    set. pairs: flat places of `near`, group by group, so that the centroids of a group are read once for all rows that need it.
     """
-    counts, width = np.zeros(queries.shape[0], np.int64), near.shape[1]
-    first = 0
-    while first < pairs.shape[0]:
-        group = near[pairs[first] // width, pairs[first] % width]
-        last = first + 1
-        while last < pairs.shape[0] and near[pairs[last] // width, pairs[last] % width] == group:
-            last += 1
-        start = starts[group]
-        rows, block = cells[start : starts[group + 1]], table[start + shifts[group] :]
-        for number in range(rows.shape[0]):
-            seen[(start + number) >> 3] |= np.uint8(1 << ((start + number) & 7))
-            for place in range(first, last):
-                row = pairs[place] // width
-                value = _product(rows[number], queries[row])
-                level = np.float32(value) * np.float32(step) - floors[row] + np.float32(0.5)
-                block[number, row] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
-                counts[row] = _keep(value, start + number, ids[row], values[row], counts[row])
-        first = last
+    rows, width, room = queries.shape[0], near.shape[1], ids.shape[1]
+    kept, least = np.zeros(rows, np.int64), np.full(rows, LEAST, np.int64)
+    keys, found = np.empty((rows, ROOM * room + 1), np.int64), np.empty(_longest(starts), np.int32)
+    halves, lost = np.empty((rows, 2, queries.shape[1]), np.int8), np.empty(rows, np.int32)
+    levels = np.empty(found.shape[0], np.int32)
+    for row in range(rows):
+        lost[row] = halved(queries[row], halves[row])
+    known = -1
+    for place in range(pairs.shape[0]):
+        row, group = pairs[place] // width, near[pairs[place] // width, pairs[place] % width]
+        start, count = starts[group], starts[group + 1] - starts[group]
+        block, ahead = table[start + shifts[group] : start + shifts[group] + count], cells[:0]
+        if group != known:
+            known = group
+            for number in range(start, start + count):
+                seen[number >> 3] |= np.uint8(1 << (number & 7))
+        if place + 1 < pairs.shape[0]:
+            after = near[pairs[place + 1] // width, pairs[place + 1] % width]
+            if after != group:
+                ahead = cells[starts[after] : starts[after + 1]]
+        products(cells[start : start + count], queries[row], halves[row], lost[row], found, ahead)
+        for number in range(count):
+            level = np.float32(found[number]) * np.float32(step) - floors[row] + np.float32(0.5)
+            level = level if level > 0 else np.float32(0)
+            levels[number] = np.int32(level if level < 255 else np.float32(255))
+        for number in range(count):
+            block[number, row] = np.uint8(levels[number])
+        kept[row], least[row] = _keep(found, count, start, keys[row], kept[row], least[row], room)
+    for row in range(rows):
+        _write(keys[row], kept[row], ids[row], values[row], ordered)
 
 
 @_fast
@@ -122,7 +194,8 @@ def nearest_of_own(
     `ids [n]` gets the centroid with the largest product among `order[firsts[o]:firsts[o + 1]]` for the owner o =
     `owners[row]` of each of `rows`, which are sorted by owner. Rows with an owner below 0 are left out.
     """
-    own = np.empty((1, cells.shape[1]), cells.dtype)
+    own, found = np.empty((1, cells.shape[1]), cells.dtype), np.empty(1, np.int32)
+    halves = np.empty((2, queries.shape[1]), np.int8)
     known, count = -1, 0
     for place in range(rows.shape[0]):
         row = rows[place]
@@ -133,8 +206,12 @@ def nearest_of_own(
         if owner != known:
             known, count = owner, firsts[owner + 1] - first
             if count > own.shape[0]:
-                own = np.empty((2 * count, cells.shape[1]), cells.dtype)
+                own, found = np.empty((2 * count, cells.shape[1]), cells.dtype), np.empty(2 * count, np.int32)
             for number in range(count):
                 own[number] = cells[order[first + number]]
-        if _scan(own[:count], 0, queries[row], ids[row : row + 1], values[row : row + 1], 0, own[:0]):
-            ids[row] = order[first + ids[row]]
+        products(own[:count], queries[row], halves, halved(queries[row], halves), found, own[:0])
+        best = 0
+        for number in range(1, count):
+            best = number if found[number] > found[best] else best
+        if count:
+            ids[row], values[row] = order[first + best], found[best]

@@ -1,8 +1,12 @@
-"""Sixteen-bit dot products of four vectors with sixteen query rows: the inner loop of MaxSim over compressed vectors.
+"""Dot products in whole numbers: the inner loops of MaxSim over compressed vectors, and of looking up centroids.
 
-On x86 with AVX2 it is `vpmaddwd` (or VNNI's fused form, which LLVM chooses if the processor has it), written as LLVM code
-because numba's own loops do not become that instruction; elsewhere plain loops that LLVM vectorises. It uses sixteen bits,
-not eight: `vpmaddubsw` needs a second multiply-add to widen its sums, so eight bits would save nothing and lose precision.
+MaxSim takes sixteen-bit products of four vectors with sixteen query rows. On x86 with AVX2 it is `vpmaddwd` (or VNNI's fused
+form, which LLVM chooses if the processor has it), written as LLVM code because numba's own loops do not become that
+instruction; elsewhere plain loops that LLVM vectorises. It uses sixteen bits, not eight: `vpmaddubsw` needs a second
+multiply-add to widen its sums, so eight bits would save nothing and lose precision.
+
+A lookup takes the products of one sixteen-bit row with many rows of bytes. With VNNI it is `vpdpbusd` on the lower and on the
+upper bytes of the row, which gives the same whole numbers.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from late_interaction.compiling import FAST
 from late_interaction.extras import required
 
 with required("local", "a local index"):
@@ -19,7 +24,7 @@ with required("local", "a local index"):
     from numba import types
     from numba.core import cgutils
     from numba.core.registry import cpu_target
-    from numba.extending import intrinsic
+    from numba.extending import intrinsic, overload
 
 __all__ = [
     "CELLS",
@@ -29,29 +34,39 @@ __all__ = [
     "add_base",
     "dot_block",
     "expand_shared",
+    "halved",
     "prefetch",
     "prefetch_cell",
+    "products",
     "raise_bytes",
+    "trailing_zeros",
 ]
 
 TOKENS = 4  # vectors of a block
 GROUP = 16  # query rows of a block
 CELLS = 16  # of a 32-byte register: widths are multiples of it
 LINE = 64  # bytes of a cache line
+EIGHT, BYTES = 8, 32  # rows and bytes that a lookup multiplies at once
 _VECTOR = 8  # int32 lanes of a 32-byte register
+_NEIGHBOURS = ([0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])  # lanes of two registers that are added
+_HALVES = ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 _BYTES, _WORDS = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 8)
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _SUMS, _PAIRS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_I16, 2 * _VECTOR)
 
 
-def _has_avx2() -> bool:
-    """Tell whether the processor that numba compiles for has AVX2.
+def _has(*features: str) -> bool:
+    """Tell whether the processor that numba compiles for has all these features.
 
     NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name a lesser processor than this one, for which LLVM would refuse the
     instruction and end the process.
     """
-    features: str = cpu_target.target_context.codegen().magic_tuple()[2]
-    return "+avx2" in features.split(",")
+    known: str = cpu_target.target_context.codegen().magic_tuple()[2]
+    return {f"+{feature}" for feature in features} <= set(known.split(","))
+
+
+_HAS_AVX2 = _has("avx2")
+_HAS_VNNI = _has("avx512vnni", "avx512vl") or _has("avxvnni")
 
 
 @intrinsic
@@ -204,6 +219,115 @@ def _external(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any
 
 
 @intrinsic
+def _eight_vnni(typing_context: Any, rows: Any, first: Any, halves: Any, shift: Any, out: Any) -> Any:
+    """Write to `out [first:first + 8]` the products of those rows with `halves [2, d]`, less `shift`. d: a multiple of 32.
+
+    `vpdpbusd` multiplies unsigned bytes by signed ones, so the row's bytes plus 128 meet its signed upper bytes, and its
+    unsigned lower bytes the row's; `shift` takes away the 128.
+    """
+    signature = types.void(rows, types.int64, halves, types.int32, out)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = [(signature.args[place], args[place]) for place in (0, 2, 4)]
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in kinds]
+        width = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
+        blocks = builder.udiv(width, _I64(4 * _VECTOR))
+        start = builder.gep(arrays[0].data, [builder.mul(args[1], width)])
+        x, q = (builder.bitcast(data, _SUMS.as_pointer()) for data in (start, arrays[1].data))
+        multiply = _external(builder, "llvm.x86.avx512.vpdpbusd.256", _SUMS, [_SUMS] * 3)
+        before = builder.block
+        loop, done = builder.append_basic_block("bytes"), builder.append_basic_block("multiplied")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        block = builder.phi(_I64)
+        block.add_incoming(_I64(0), before)
+        totals = [builder.phi(_SUMS) for _ in range(2 * EIGHT)]
+        for total in totals:
+            total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
+        low, high = (_unaligned(builder, q, place) for place in (block, builder.add(block, blocks)))
+        added = []
+        for row in range(EIGHT):
+            cells = _unaligned(builder, x, builder.add(builder.mul(blocks, _I64(row)), block))
+            moved = builder.xor(cells, ir.Constant(_SUMS, [-0x7F7F7F80] * _VECTOR))
+            added += [
+                builder.call(multiply, [totals[2 * row], low, cells]),
+                builder.call(multiply, [totals[2 * row + 1], moved, high]),
+            ]
+        for total, value in zip(totals, added, strict=True):
+            total.add_incoming(value, loop)
+        after = builder.add(block, _I64(1))
+        block.add_incoming(after, loop)
+        builder.cbranch(builder.icmp_signed("<", after, blocks), loop, done)
+        builder.position_at_end(done)
+        eight = ir.Constant(_SUMS, [8] * _VECTOR)
+        sums = [builder.add(added[2 * row], builder.shl(added[2 * row + 1], eight)) for row in range(EIGHT)]
+        for lanes in (_NEIGHBOURS, _NEIGHBOURS, _HALVES):  # so that lane r becomes the sum of row r
+            both = zip(sums[::2], sums[1::2], strict=True)
+            sums = [builder.add(*(builder.shuffle_vector(a, b, _mask(part)) for part in lanes)) for a, b in both]
+        off = builder.shuffle_vector(
+            builder.insert_element(ir.Constant(_SUMS, ir.Undefined), args[3], _I32(0)),
+            ir.Constant(_SUMS, ir.Undefined), ir.Constant(_SUMS, [0] * _VECTOR),
+        )  # fmt: skip
+        place = builder.bitcast(builder.gep(arrays[2].data, [args[1]]), _SUMS.as_pointer())
+        builder.store(builder.sub(sums[0], off), place).align = 4
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _unaligned(builder: Any, pointer: Any, place: Any) -> Any:
+    loaded = builder.load(builder.gep(pointer, [place]))
+    loaded.align = 1
+    return loaded
+
+
+@numba.njit(nogil=True)
+def halved(query: Any, halves: Any) -> Any:
+    """Write lower and upper bytes of `query [d]` int16 to `halves [2, d]` int8; return the shift that `products` takes."""
+    total = np.int32(0)
+    for j in range(query.shape[0]):
+        halves[0, j] = np.int8(query[j] & 255)
+        halves[1, j] = np.int8(query[j] >> 8)
+        total += np.int32(query[j] >> 8)
+    return np.int32(total << 15)
+
+
+@numba.njit(nogil=True, fastmath=FAST)
+def _products_plain(rows: Any, query: Any, out: Any, ahead: Any) -> None:
+    for row in range(rows.shape[0]):
+        if row < ahead.shape[0]:
+            prefetch(ahead, row)
+        value = np.int32(0)
+        for j in range(rows.shape[1]):
+            value = np.int32(value + np.int32(np.int32(rows[row, j]) * np.int32(query[j])))
+        out[row] = value
+
+
+def products(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: Any) -> None:
+    """Write the products of `rows [n, d]`, int8 or int16, with `query [d]` int16 to `out [n]` int32, for compiled code only.
+
+    halves, shift: of `halved`. ahead: rows to prefetch meanwhile.
+    """
+
+
+@overload(products)
+def _products(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: Any) -> Any:
+    def plain(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: Any) -> None:
+        _products_plain(rows, query, out, ahead)
+
+    def of_bytes(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: Any) -> None:
+        if rows.shape[0] < EIGHT or rows.shape[1] % BYTES:
+            _products_plain(rows, query, out, ahead)
+            return
+        for first in range(0, rows.shape[0], EIGHT):
+            for row in range(first, min(first + EIGHT, ahead.shape[0])):
+                prefetch(ahead, row)
+            _eight_vnni(rows, min(first, rows.shape[0] - EIGHT), halves, shift, out)
+
+    return of_bytes if _HAS_VNNI and rows.dtype == types.int8 else plain
+
+
+@intrinsic
 def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: Any) -> Any:
     """Set `best [width]` to the largest of each column among the rows `places[:count]` of `table`, or 0.
 
@@ -283,6 +407,18 @@ def prefetch_cell(typing_context: Any, cells: Any, place: Any) -> Any:
     return signature, codegen
 
 
+@intrinsic
+def trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Return the place of the lowest bit that is set in a word, 64 if none is."""
+    signature = types.int64(types.uint64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        """Generate the code."""
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return signature, codegen
+
+
 @numba.njit(nogil=True)
 def _add_plain(vector: Any, base: Any) -> Any:
     total = np.int32(0)
@@ -306,11 +442,11 @@ def _dot_plain(vectors: Any, query: Any, sums: Any) -> None:
 
 # (vectors int16 [4, 2 pairs], query int16 [pairs, 16, 2], sums int32 [4, 16]) -> sums are overwritten. All C-contiguous;
 # There is at least one pair, and the caller ensures that no sum exceeds 31 bits.
-dot_block = _dot_avx2 if _has_avx2() else _dot_plain
+dot_block = _dot_avx2 if _HAS_AVX2 else _dot_plain
 
 # (vector int16 [width], base int16 [width]) -> int32: adds base to vector, and returns the sum of the squares. width is a
 # multiple of 16, and the squares of no row exceed 31 bits.
-add_base = _add_avx2 if _has_avx2() else _add_plain
+add_base = _add_avx2 if _HAS_AVX2 else _add_plain
 
 
 @numba.njit(nogil=True)
@@ -319,7 +455,7 @@ def _expand_never(payload: Any, table: Any, scales: Any, base: Any, out: Any) ->
 
 
 # whether `expand_shared` may be called
-SHARED = _has_avx2()
+SHARED = _HAS_AVX2
 # (payload uint8 [bytes], table uint8 [2, 16], scales, base, out int16 [width]) -> int32: decodes buckets of 4 bits, where width
 # is twice the bytes, or else of 2 bits; the sum of the squares. The table's rows are low and high bytes of sixteen words; bytes
 # are a multiple of 16.

@@ -10,6 +10,7 @@ import pytest
 from late_interaction.bundle import Bundle, DensePart, Manifest, SideRules, write_manifest
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
+from late_interaction.plaid.searching.kernels import ROWS
 
 DIM = 16
 DENSE = {"dense": 12, "other": 7}  # dense models without a graph, and their dimensions
@@ -106,3 +107,9 @@ def finished(plan):
 def worker_pids(index):
     """Process ids of the workers of an index of shards that have been started, by shard."""
     return {shard: line.worker.pid for shard, line in index._router._lines.items()}
+
+
+def totals_of(found):
+    """Places and totals of gathered candidates."""
+    taken = found.table[found.slots[: found.count]]
+    return dict(zip(taken[:, 0].tolist(), (taken[:, 1] // ROWS).tolist(), strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plaid_tools import DENSE, DIM, check_dense, dense_of, fake_bundle, passage, queries_from, token_vectors, unit
+from plaid_tools import DENSE, DIM, check_dense, dense_of, fake_bundle, passage, queries_from, token_vectors, totals_of, unit
 
 from late_interaction import codebook_training, lookup
 from late_interaction.codebook import Codebook
@@ -235,9 +235,9 @@ def test_the_lists_of_a_query_of_more_rows_than_two_bytes_name(index):
     gains = similarities - similarities[:, -1:]
     masks = snapshot.select(None)
     selected = int(sum(map(np.count_nonzero, masks)))
-    one = dict(zip(*(a.tolist() for a in candidates.gathered(snapshot, lists, gains, masks, selected)), strict=True))
+    one = totals_of(candidates.gathered(snapshot, lists, gains, masks, selected))
     many = candidates.gathered(snapshot, np.tile(lists, (70_000, 1)), np.tile(gains, (70_000, 1)), masks, selected)
-    totals = dict(zip(*(a.tolist() for a in many), strict=True))
+    totals = totals_of(many)
     most, largest = max(one.values()), max(totals.values())
     assert 0 < largest < 1 << 31
     for place, total in one.items():

@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, unit
+from hypothesis import given
+from hypothesis import strategies as st
+from plaid_tools import DIM, fake_bundle, finished, passage, queries_from, token_vectors, totals_of, unit
 
 from late_interaction import lookup, lookup_arrays, lookup_kernels
 from late_interaction.codebook_training import train_codebook
@@ -13,7 +15,7 @@ from late_interaction.lookup import scaled_rows
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
-from late_interaction.plaid.searching import candidates
+from late_interaction.plaid.searching import candidates, kernels
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import EncodedQuery
@@ -180,7 +182,7 @@ def test_candidates_are_those_of_the_lists_by_what_they_share(index):
     gains = similarities - similarities[:, -1:]
     for where in (None, parse_filter({"n": {"$lt": 700}}, SCHEMA)):
         masks = snapshot.select(where)
-        places, totals = candidates.gathered(snapshot, lists, gains, masks, int(sum(map(np.count_nonzero, masks))))
+        found = candidates.gathered(snapshot, lists, gains, masks, int(sum(map(np.count_nonzero, masks))))
         expected = {}
         for part, mask in zip(snapshot.living, masks, strict=True):
             offsets, codes = part.segment.offsets, part.segment.codes
@@ -188,9 +190,51 @@ def test_candidates_are_those_of_the_lists_by_what_they_share(index):
                 shared = np.isin(lists, codes[offsets[row] : offsets[row + 1]])
                 if shared.any():
                     expected[part.base + row] = np.where(shared, gains, 0).max(axis=1).sum()
-        assert dict(zip(places.tolist(), totals.tolist(), strict=True)) == pytest.approx(
+        assert totals_of(found) == pytest.approx(
             {place: total * candidates.STEPS for place, total in expected.items()}, abs=len(lists)
         )
+
+
+@given(
+    st.dictionaries(st.integers(0, 5_000), st.integers(0, 1 << 30), min_size=1, max_size=300),
+    st.integers(1, 320),
+    st.sampled_from([1, 1000, 1 << 31]),
+)
+def test_the_best_candidates_are_those_of_the_best_classes(total_of, keep, classes):
+    """As many as asked, ascending; none of a lower class than one that is left out, and of the last class the lowest places."""
+    places, totals = np.array(list(total_of.items())).T
+    totals = totals % classes  # few totals: many equal ones
+    table = np.stack([places, totals * kernels.ROWS + 7], axis=1)
+    found = candidates.Gathered(table, np.arange(len(places)), len(places), 5_001).best(keep)
+    assert len(found) == min(keep, len(places))
+    assert (np.diff(found) > 0).all()
+    assert set(found.tolist()) <= set(places.tolist())
+    width = 1 << max(0, int(totals.max()).bit_length() - 12)
+    of = dict(zip(places.tolist(), (totals // width).tolist(), strict=True))
+    left = sorted(set(places.tolist()) - set(found.tolist()))
+    least = min(of[place] for place in found.tolist())
+    assert all(of[place] <= least for place in left)
+    last = [place for place in found.tolist() if of[place] == least]
+    assert all(place > max(last) for place in left if of[place] == least)
+
+
+def test_products_of_lookups_are_exact():
+    """By bytes where the processor has VNNI, in full and part blocks, and no place beyond is written."""
+    random = np.random.default_rng(0)
+    for rows, dim in ((1, 128), (7, 128), (8, 128), (9, 128), (37, 96), (64, 32), (20, 48), (20, 7)):
+        for low, high in ((-128, 128), (-128, -127), (127, 128)):
+            cells = random.integers(low, high, (rows, dim)).astype(np.int8)
+            for query in (
+                random.integers(-32_767, 32_768, dim) // 12,
+                np.full(dim, 181),
+                np.full(dim, -182),
+                np.arange(dim) - 9,
+            ):
+                queries, out = query.astype(np.int16)[None], (np.full((1, rows), -1, np.int32), np.zeros((1, rows), np.int32))
+                lookup_kernels.nearest_of_groups(cells, np.array([0, rows]), np.zeros((1, 1), np.int32), queries, *out)
+                assert sorted(out[0][0].tolist()) == list(range(rows))
+                np.testing.assert_array_equal(out[1][0], (cells.astype(np.int64) @ query)[out[0][0]])
+                assert (np.diff(out[1][0]) <= 0).all()
 
 
 def test_widening_ends_and_then_everything_is_taken(index):

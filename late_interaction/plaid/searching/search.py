@@ -41,7 +41,7 @@ READ_CODES = 200_000  # passage centroids to read: many short passages, or few l
 LEAST_RERANK, MOST_RERANK = 64, 512
 RERANK_PER_HIT = 3
 LAST_PER_HIT = 3  # times k: the codec's hits that are scored again from the more accurate int8 rows
-BLOCK = 32  # passages reranked between two checks whether the next may be among the best
+BLOCK = 32  # passages reranked between two checks whether the next may be among the best; later half as many as before
 MOST_WIDENED = 8  # times the lists, if a filter leaves little of each
 FEW_ROWS = 4_096  # token vectors that cost less to score than to look up
 
@@ -124,7 +124,7 @@ def _reranked(snapshot: Snapshot, query: Query16, shortlist: Shortlist, k: int) 
     scores, errors = np.empty(len(places), np.float32), np.empty(len(places), np.float32)
     done = 0
     while done < len(places):
-        block = slice(done, done + max(BLOCK, k))
+        block = slice(done, done + max(BLOCK, k, done // 2))
         order = np.argsort(places[block])
         scores[block][order], errors[block][order] = bounded_scores(snapshot, query, places[block][order], refined=False)
         done = min(len(places), block.stop)

@@ -76,6 +76,16 @@ def _total(best: F32) -> np.float32:
 
 
 @_fast
+def _next_rows(passages: I64, offsets: I64, p: int, at: int, stop: int, last: int) -> tuple[int, int]:
+    """Return first and number of the rows that follow a block of passage p: its own from `at` on, or the next passage's."""
+    if at >= stop:
+        if p + 1 == passages.shape[0]:
+            return 0, 0
+        at, stop = max(0, offsets[passages[p + 1]]), min(last, offsets[passages[p + 1] + 1])
+    return at, min(BLOCK, stop - at)
+
+
+@_fast
 def maxsim_cells(
     passages: I64,
     offsets: I64,
@@ -113,9 +123,11 @@ def maxsim_cells(
         least = np.float32(np.inf)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
+            first, ahead = _next_rows(passages, offsets, p, at + BLOCK, stop, last)
             for i in range(count):
-                prefetch(base, max(0, min(np.int64(codes[at + i]), top)))
-            for i in range(count):
+                if i < ahead:
+                    prefetch(payload, first + i)
+                    prefetch(base, max(0, min(np.int64(codes[first + i]), top)))
                 row = base[max(0, min(np.int64(codes[at + i]), top))]
                 for j in range(width):
                     near[j] = np.int16(row[j]) * factor
