@@ -10,7 +10,6 @@ import pytest
 from late_interaction.bundle import Bundle, DensePart, Manifest, SideRules, write_manifest
 from late_interaction.codebook import Codebook
 from late_interaction.documents import Passage
-from late_interaction.plaid.searching.kernels import ROWS
 
 DIM = 16
 DENSE = {"dense": 12, "other": 7}  # dense models without a graph, and their dimensions
@@ -111,5 +110,4 @@ def worker_pids(index):
 
 def totals_of(found):
     """Places and totals of gathered candidates."""
-    taken = found.table[found.slots[: found.count]]
-    return dict(zip(taken[:, 0].tolist(), (taken[:, 1] // ROWS).tolist(), strict=True))
+    return dict(zip(found.places.tolist(), found.totals.tolist(), strict=True))

@@ -15,7 +15,7 @@ from late_interaction.lookup import scaled_rows
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
-from late_interaction.plaid.searching import candidates, kernels
+from late_interaction.plaid.searching import candidates
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import EncodedQuery
@@ -204,8 +204,7 @@ def test_the_best_candidates_are_those_of_the_best_classes(total_of, keep, class
     """As many as asked, ascending; none of a lower class than one that is left out, and of the last class the lowest places."""
     places, totals = np.array(list(total_of.items())).T
     totals = totals % classes  # few totals: many equal ones
-    table = np.stack([places, totals * kernels.ROWS + 7], axis=1)
-    found = candidates.Gathered(table, np.arange(len(places)), len(places), 5_001).best(keep)
+    found = candidates.Gathered(places, totals, 5_001).best(keep)
     assert len(found) == min(keep, len(places))
     assert (np.diff(found) > 0).all()
     assert set(found.tolist()) <= set(places.tolist())
@@ -216,6 +215,17 @@ def test_the_best_candidates_are_those_of_the_best_classes(total_of, keep, class
     assert all(of[place] <= least for place in left)
     last = [place for place in found.tolist() if of[place] == least]
     assert all(place > max(last) for place in left if of[place] == least)
+
+
+def test_candidates_of_blocks_of_rows_add_up(index, monkeypatch):
+    snapshot = index.snapshot
+    lists, similarities = snapshot.codebook.lookup.nearest(np.concatenate(VECTORS[:4]), 5)
+    arguments = (snapshot, lists, similarities - similarities[:, -1:], snapshot.select(None), 1200)
+    whole = totals_of(candidates.gathered(*arguments))
+    for most in (1, 200):
+        monkeypatch.setattr(candidates, "MOST_PAIRS", most)
+        parts = totals_of(candidates.gathered(*arguments))
+        assert parts == whole
 
 
 def test_products_of_lookups_are_exact():

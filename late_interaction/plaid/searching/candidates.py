@@ -20,8 +20,9 @@ from late_interaction.plaid.store.snapshot import Snapshot
 __all__ = ["MOST_LISTS", "STEPS", "Gathered", "Shortlist", "Work", "best_by_lists", "gathered"]
 
 STEPS = 1 << 16  # largest similarity as a whole number
-LARGEST_TOTAL = 1 << 30  # bound of a passage's gain; times kernels.ROWS it fits an int64
-MOST_LISTS = 256  # lists per row in a widened search; if more are needed, scoring the whole selection costs less
+LARGEST_TOTAL = 1 << 30  # bound of a passage's gain
+MOST_PAIRS = 1 << 24  # of a passage and a list that has it, at a time: 128 MB
+MOST_LISTS = kernels.RANKS  # lists per row in a widened search; if more are needed, scoring the whole selection costs less
 
 
 @dataclass
@@ -73,10 +74,13 @@ def best_by_lists(
         lists, _, gains = lookup.lists(Q, probes) if looked is None else (looked.lists, looked.similarities, looked.gains)
         lap("centroids")
         found = gathered(snapshot, lists, gains, masks, selected)
-        if found.count >= wanted or probes == most:
+        if len(found.places) >= wanted or probes == most:
             break
-        probes, widened = min(most, probes * 2 * -(-wanted // max(1, found.count))), True
-    places, candidates = found.best(max(work.keep, work.read)), found.count  # in disk order, which takes a third less time
+        probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(found.places)))), True
+    places, candidates = (
+        found.best(max(work.keep, work.read)),
+        len(found.places),
+    )  # in disk order, which takes a third less time
     if candidates < wanted:
         rest = np.setdiff1d(snapshot.places(masks), places, assume_unique=True)
         candidates += len(rest)
@@ -116,41 +120,58 @@ class Gathered:
     """Passages that lists have.
 
     Attributes:
-        table: the hash table of kernels.gather.
-        slots: its rows that are taken.
-        count: how many passages there are.
+        places: their global places, in no order.
+        totals: their gains, in whole steps.
         rows: passages of the whole snapshot.
     """
 
-    table: I64
-    slots: I64
-    count: int
+    places: Places
+    totals: I64
     rows: int
 
     def best(self, keep: int) -> Places:
         """Return the places of the best, ascending; of equal ones the lower first."""
-        places = np.empty(min(keep, self.count), np.int64)
-        kernels.best_gathered(self.table, self.slots, self.count, len(places), self.rows, places)
-        return places
+        best = np.empty(min(keep, len(self.places)), np.int64)
+        kernels.best_gathered(self.places, self.totals, len(best), self.rows, best)
+        return best
 
 
 def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask], selected: int) -> Gathered:
     """Gather the `selected` passages of `masks` that are in the lists. `gains [q, T]` are those of the lists."""
-    postings = sum(_postings(part.segment.ivf_offsets, lists) for part in snapshot.living)
-    room = min(postings, selected)
-    table = np.full((1 << (2 * room + 1).bit_length(), 2), -1, np.int64)
-    slots, found = np.empty(room, np.int64), 0
+    postings = np.zeros(len(lists), np.int64)
+    for part in snapshot.living:
+        kernels.count_postings(lists, part.segment.ivf_offsets, postings)
     scale = min(STEPS, LARGEST_TOTAL / max(1.0, float(gains[:, 0].sum(dtype=np.float64))))
     steps = np.rint(gains * np.float32(scale)).astype(np.int64)
+    found = [
+        _of_rows(snapshot, lists[rows], steps[rows], masks, min(selected, int(postings[rows].sum())))
+        for rows in _blocks(postings)
+    ]
+    if len(found) == 1:
+        return Gathered(*found[0], snapshot.rows)
+    places, where = np.unique(np.concatenate([places for places, _ in found]), return_inverse=True)
+    totals = np.zeros(len(places), np.int64)
+    np.add.at(totals, where, np.concatenate([totals for _, totals in found]))
+    return Gathered(places, totals, snapshot.rows)
+
+
+def _blocks(postings: I64) -> list[slice]:
+    """Return blocks of rows, at least one row each, whose pairs of passage and list take 128 MB at most together."""
+    ends, blocks = np.cumsum(postings), [slice(0, 0)]
+    while blocks[-1].stop < len(postings):
+        first = blocks[-1].stop
+        before = int(ends[first] - postings[first])
+        blocks.append(slice(first, max(first + 1, int(np.searchsorted(ends, before + MOST_PAIRS, "right")))))
+    return blocks[1:]
+
+
+def _of_rows(snapshot: Snapshot, lists: I32, steps: I64, masks: Sequence[Mask], room: int) -> tuple[Places, I64]:
+    """Return places and totals of at most `room` passages that these rows' lists have."""
+    places, totals, found = np.empty(room, np.int64), np.empty(room, np.int64), 0
     for part, mask in zip(snapshot.living, masks, strict=True):
         arrays = (part.segment.ivf_offsets, part.segment.ivf_passages, mask.view(np.uint8))
-        found = kernels.gather(lists, steps, *arrays, part.base, table, slots, found)
-    return Gathered(table, slots, found, snapshot.rows)
-
-
-def _postings(ivf_offsets: Places, lists: I32) -> int:
-    known = lists[lists + 1 < len(ivf_offsets)]
-    return int((ivf_offsets[known + 1] - ivf_offsets[known]).sum())
+        found = kernels.gather(lists, steps, *arrays, part.base, places, totals, found)
+    return places[:found], totals[:found]
 
 
 def _best(totals: I64, keep: int) -> Places:

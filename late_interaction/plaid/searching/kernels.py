@@ -11,84 +11,142 @@ import numpy as np
 from late_interaction import simd
 from late_interaction.array_types import I32, I64, U8, U16, Codes
 from late_interaction.compiling import compiler
-from late_interaction.simd import prefetch, prefetch_cell, raise_bytes, trailing_zeros
+from late_interaction.simd import prefetch_cell, raise_bytes, trailing_zeros
 
-__all__ = ["ROWS", "approximate_scores", "best_gathered", "gather"]
+__all__ = ["RANKS", "approximate_scores", "best_gathered", "count_postings", "gather"]
 
 BLOCK = 256  # codes of a passage at a time
 AHEAD = 8  # passages to prefetch
 LINE, LINES = 64, 4  # bytes of a cache line; lines of a passage to prefetch
-ROWS = 1 << 32  # more than a query has rows; the low part of a total
+RANGE_BITS = 12
+LAST_OF_RANGE = (1 << RANGE_BITS) - 1
+RANK_BITS = 8
+RANKS = 1 << RANK_BITS  # as many lists as a row may have
 CLASSES = 1 << 12  # of totals, to tell the best from the others
 _jit = compiler(__file__, simd.__file__)
-_SPREAD = 0x9E3779B97F4A7C15 >> 1  # multiplier of Fibonacci hashing
 
 
 @_jit
-def _slot(key: int, last: int) -> int:
-    return ((key * _SPREAD) >> 20) & last
-
-
-@_jit
-def gather(
-    lists: I32, gains: I64, ivf_offsets: I64, ivf_passages: I32, selected: U8, base: int, table: I64, slots: I64, found: int
-) -> int:
-    """Add to each passage in the `lists [q, T]`, best first, the `gains [q, T]` of the first list of every row that has it.
-
-    The passages of a segment that are `selected [P]` go by their number plus `base` into the hash table `table [n, 2]`; n
-    is a power of two and the table is never full. A row of it is the number, or -1 if free, and the total times ROWS plus
-    the row that was counted last. `slots` lists the places taken, of which there are `found`. Returns how many there are
-    now.
-    """
-    last = table.shape[0] - 1
+def count_postings(lists: I32, ivf_offsets: I64, counts: I64) -> None:
+    """Write to `counts [q]` how many passages are in the `lists [q, T]` of each row."""
     for row in range(lists.shape[0]):
         for rank in range(lists.shape[1]):
-            centroid, gain = lists[row, rank], gains[row, rank]
-            if centroid < 0 or centroid + 1 >= ivf_offsets.shape[0]:
-                continue  # the codebook has grown since
-            passages = ivf_passages[max(0, ivf_offsets[centroid]) : min(ivf_offsets[centroid + 1], ivf_passages.shape[0])]
-            for place in range(passages.shape[0]):
-                if place + AHEAD < passages.shape[0]:
-                    prefetch(table, _slot(base + np.int64(passages[place + AHEAD]), last))
-                passage = np.int64(passages[place])
-                if not 0 <= passage < selected.shape[0] or selected[passage] == 0:
-                    continue
-                key = base + passage
-                slot = _slot(key, last)
-                while table[slot, 0] != key and table[slot, 0] >= 0:
-                    slot = (slot + 1) & last
-                if table[slot, 0] < 0:
-                    table[slot, 0] = key
-                    table[slot, 1] = gain * ROWS + row
-                    slots[found] = slot
-                    found += 1
-                elif table[slot, 1] % ROWS != row:
-                    table[slot, 1] += gain * ROWS + row - table[slot, 1] % ROWS
+            centroid = lists[row, rank]
+            if 0 <= centroid < ivf_offsets.shape[0] - 1:  # else the codebook has grown since
+                counts[row] += max(0, ivf_offsets[centroid + 1] - ivf_offsets[centroid])
+
+
+@_jit
+def _passages(lists: I32, row: int, rank: int, ivf_offsets: I64, ivf_passages: I32) -> I32:
+    """Return the passages of a row's list; the next list is prefetched."""
+    if rank + 1 < lists.shape[1] and 0 <= lists[row, rank + 1] < ivf_offsets.shape[0] - 1:
+        for line in range(LINES):
+            prefetch_cell(ivf_passages, ivf_offsets[lists[row, rank + 1]] + line * (LINE // 4))
+    centroid = lists[row, rank]
+    if not 0 <= centroid < ivf_offsets.shape[0] - 1:
+        return ivf_passages[:0]
+    return ivf_passages[max(0, ivf_offsets[centroid]) : min(ivf_offsets[centroid + 1], ivf_passages.shape[0])]
+
+
+@_jit
+def _count_by_range(lists: I32, ivf_offsets: I64, ivf_passages: I32, passages: int, ends: I64) -> None:
+    """Write the number of pairs in each range of passages to `ends [1:]`."""
+    for row in range(lists.shape[0]):
+        for rank in range(lists.shape[1]):
+            for passage in _passages(lists, row, rank, ivf_offsets, ivf_passages):
+                if 0 <= passage < passages:
+                    ends[(passage >> RANGE_BITS) + 1] += 1
+
+
+@_jit
+def _pairs_by_range(lists: I32, ivf_offsets: I64, ivf_passages: I32, passages: int, nexts: I64, pairs: I64) -> None:
+    """Write passage and list of each pair at `nexts` of the passage's range, in the order of the lists."""
+    for row in range(lists.shape[0]):
+        for rank in range(lists.shape[1]):
+            list_ = np.int64(row * RANKS + rank) << RANGE_BITS
+            for passage in _passages(lists, row, rank, ivf_offsets, ivf_passages):
+                if 0 <= passage < passages:
+                    pairs[nexts[passage >> RANGE_BITS]] = list_ + (passage & LAST_OF_RANGE)
+                    nexts[passage >> RANGE_BITS] += 1
+
+
+@_jit
+def _sum_pairs(pairs: I64, gains: I64, selected: U8, sums: I64, counted: I64, places: I64) -> int:
+    """Write the selected passages of a range to `places`, each once, and add their gains to `sums`; return how many."""
+    found = 0
+    for pair in pairs:
+        own, row, rank = pair & LAST_OF_RANGE, pair >> (RANGE_BITS + RANK_BITS), (pair >> RANGE_BITS) & (RANKS - 1)
+        if counted[own] < 0 and selected[own]:
+            places[found] = own
+            found += 1
+        if counted[own] != row:
+            counted[own] = row
+            sums[own] += gains[row, rank]
     return found
 
 
 @_jit
-def best_gathered(table: I64, slots: I64, found: int, keep: int, passages: int, out: I64) -> int:
-    """Write the places of the `keep` best passages of `gather` to `out`, ascending; return how many.
+def gather(
+    lists: I32,
+    gains: I64,
+    ivf_offsets: I64,
+    ivf_passages: I32,
+    selected: U8,
+    base: int,
+    places: I64,
+    totals: I64,
+    found: int,
+) -> int:
+    """Sum over the rows for each passage in their `lists [q, T]`, best first, the `gains [q, T]` of the first that has it.
+
+    Appends the passages of a segment that are `selected [P]`, by their number plus `base`, to `places`, of which there are
+    `found`, and their sums to `totals`. Returns how many there are now. T is at most 256.
+
+    Pairs of passage and list are sorted by ranges of 4,096 passages first, so that sums stay in the nearest cache.
+    """
+    passages = selected.shape[0]
+    parts = (passages >> RANGE_BITS) + 1
+    ends = np.zeros(parts + 1, np.int64)
+    _count_by_range(lists, ivf_offsets, ivf_passages, passages, ends)
+    for part in range(parts):
+        ends[part + 1] += ends[part]
+    pairs = np.empty(ends[parts], np.int64)
+    _pairs_by_range(lists, ivf_offsets, ivf_passages, passages, ends[:parts].copy(), pairs)
+    sums, counted = np.zeros(LAST_OF_RANGE + 1, np.int64), np.full(LAST_OF_RANGE + 1, -1, np.int64)
+    for part in range(parts):
+        own, first = pairs[ends[part] : ends[part + 1]], part << RANGE_BITS
+        last = found + _sum_pairs(own, gains, selected[first:], sums, counted, places[found:])
+        for number in range(found, last):
+            totals[number] = sums[places[number]]
+            places[number] += first + base
+        for pair in own:
+            sums[pair & LAST_OF_RANGE], counted[pair & LAST_OF_RANGE] = 0, -1
+        found = last
+    return found
+
+
+@_jit
+def best_gathered(places: I64, totals: I64, keep: int, passages: int, out: I64) -> int:
+    """Write the `keep` of `places` with the largest `totals` to `out`, ascending; return how many.
 
     Totals are told apart in 4,096 classes; of the last class the lowest places are taken. passages: of all segments.
     """
     most = np.int64(0)
-    for number in range(found):
-        most = max(most, table[slots[number], 1] // ROWS)
+    for total in totals:
+        most = max(most, total)
     shift = 0
     while most >> shift >= CLASSES:
         shift += 1
     counts = np.zeros(CLASSES, np.int64)
-    for number in range(found):
-        counts[(table[slots[number], 1] // ROWS) >> shift] += 1
+    for total in totals:
+        counts[total >> shift] += 1
     last, left = CLASSES - 1, keep
     while last > 0 and counts[last] <= left:
         left -= counts[last]
         last -= 1
     better, equal = np.zeros((passages >> 6) + 1, np.uint64), np.zeros((passages >> 6) + 1, np.uint64)
-    for number in range(found):
-        place, class_ = table[slots[number], 0], (table[slots[number], 1] // ROWS) >> shift
+    for number in range(places.shape[0]):
+        place, class_ = places[number], totals[number] >> shift
         if class_ >= last:
             words = better if class_ > last else equal
             words[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
