@@ -329,7 +329,7 @@ def _products(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: A
 
 @intrinsic
 def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: Any) -> Any:
-    """Set `best [width]` to the largest of each column among the rows `places[:count]` of `table`, or 0.
+    """Raise `best [width]` to the largest of each column among the rows `places[:count]` of `table`.
 
     All arrays are C-contiguous uint8 except places, int64. width is a multiple of 16. This is plain vector code, which
     every processor has.
@@ -343,14 +343,16 @@ def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: 
         width = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
         number = args[2]
         with cgutils.for_range_slice(builder, _I64(0), width, _I64(16)) as (column, _):
+            out = builder.bitcast(builder.gep(arrays[2].data, [column]), _BYTES.as_pointer())
+            first = builder.load(out)
+            first.align = 1
             before = builder.block
             loop, done = builder.append_basic_block("rows"), builder.append_basic_block("raised")
-            zero = ir.Constant(_BYTES, [0] * 16)
             builder.cbranch(builder.icmp_signed(">", number, _I64(0)), loop, done)
             builder.position_at_end(loop)
             row, most = builder.phi(_I64), builder.phi(_BYTES)
             row.add_incoming(_I64(0), before)
-            most.add_incoming(zero, before)
+            most.add_incoming(first, before)
             place = builder.load(builder.gep(arrays[1].data, [row]))
             start = builder.gep(arrays[0].data, [builder.add(builder.mul(place, width), column)])
             loaded = builder.load(builder.bitcast(start, _BYTES.as_pointer()))
@@ -362,9 +364,8 @@ def raise_bytes(typing_context: Any, table: Any, places: Any, count: Any, best: 
             builder.cbranch(builder.icmp_signed("<", after, number), loop, done)
             builder.position_at_end(done)
             final = builder.phi(_BYTES)
-            final.add_incoming(zero, before)
+            final.add_incoming(first, before)
             final.add_incoming(raised, loop)
-            out = builder.bitcast(builder.gep(arrays[2].data, [column]), _BYTES.as_pointer())
             builder.store(final, out).align = 1
         return context.get_dummy_value()
 

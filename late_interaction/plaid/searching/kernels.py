@@ -186,7 +186,6 @@ def approximate_scores(
     """Compute centroid interaction: `out[p]` = sum over the table's columns of the largest value among p's codes."""
     last = codes.shape[0]
     best, places = np.empty(table.shape[1], np.uint8), np.empty(BLOCK, np.int64)
-    most = np.empty(table.shape[1], np.uint8)
     for p in range(passages.shape[0]):
         if p + 2 * AHEAD < passages.shape[0]:
             prefetch_cell(offsets, passages[p + 2 * AHEAD])
@@ -198,9 +197,7 @@ def approximate_scores(
         best[:] = 0
         for at in range(start, stop, BLOCK):
             found = _places(codes[at : min(at + BLOCK, stop)], seen, group_of, shifts, places)
-            raise_bytes(table, places, found, most)
-            for j in range(best.shape[0]):
-                best[j] = max(best[j], most[j])
+            raise_bytes(table, places, found, best)
         total = 0
         for j in range(best.shape[0]):
             total += best[j]
