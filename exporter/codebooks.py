@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from late_interaction.array_types import Matrix, TokenIds
+from late_interaction.array_types import Matrix
 from late_interaction.bundle import Bundle, MeasuredCandidates, write_manifest
 from late_interaction.codebook import CODEBOOK, MOST_CONSTANTS, SMALL_CODEBOOK, Codebook
 from late_interaction.codebook_training import CODEBOOK_ROWS, HELD_OUT, MIN_PER_CENTROID, default_centroids, train_codebook
@@ -18,6 +16,7 @@ from late_interaction.errors import BundleError
 from late_interaction.files import remove_file
 from late_interaction.one_vector import ENCODINGS, OneVector
 from late_interaction.progress import CountReport
+from late_interaction.row_sources import RowFile
 from late_interaction.thresholds import train_thresholds
 from late_interaction.tokenizing import Tokenizing, row_token_ids
 from late_interaction.vector_cache import DocumentEncoder
@@ -26,7 +25,7 @@ __all__ = ["DEFAULT_BITS", "add_codebook", "add_codebook_of", "record_candidates
 
 BLOCK = 256
 DEFAULT_BITS = 4
-MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B each at 128 dimensions
+MOST_BEARABLE = 9_000_000  # vectors of a sample: 2^20 centroids need 8.4 million; 256 B of disk each at 128 dimensions
 MOST_BYTES = 2 << 30  # bytes of ready-made rows, as float16
 THRESHOLD_PASSAGES = 1_000
 
@@ -47,7 +46,7 @@ def add_codebook(
     The `residual` codebook is always written. If it has more than 16,384 centroids, a `residual-small` one is added for
     Vespa's codec residual. `binary` thresholds are added if they find more than a cut at 0 does
     (late_interaction.thresholds). At most 2M token vectors are used (9M with `centroids` or `documents`); of a larger
-    sample a seeded part.
+    sample a seeded part. They are float16 in a temporary file in the bundle's folder.
 
     Args:
         bundle: the bundle.
@@ -64,30 +63,29 @@ def add_codebook(
 
     Raises:
         BundleError: if the sample has no text.
+        OSError: if the disk refuses.
     """
     texts = [text for text in sample if text.strip()]
     random.Random(seed).shuffle(texts)
-    tokenizing = Tokenizing(bundle)
-    blocks: list[NDArray[Any]] = []
-    token_ids: list[TokenIds] = []
-    rows, wanted = 0, centroids
-    for first in range(0, len(texts), BLOCK):
-        part = texts[first : first + BLOCK]
-        tokens = tokenizing.documents(part)
-        vectors = encoder.encode_documents(part, tokens)
-        blocks += [own.astype(np.float16) for own in vectors]
-        token_ids += [ids for own in tokens if (ids := row_token_ids(own, bundle.manifest.pooling)) is not None]
-        rows += sum(len(item) for item in vectors)
-        if progress:
-            progress(min(first + BLOCK, len(texts)), len(texts))
-        if documents and centroids is None:
-            wanted = default_centroids(int(documents * rows / len(blocks)))
-        if rows >= (CODEBOOK_ROWS if wanted is None else _rows_for(wanted)):
-            break
-    if not rows:
-        raise BundleError("the sample has no text; give documents like those to be indexed, which the codebook is trained on")
-    ids = np.concatenate(token_ids) if token_ids else None
-    return _with_books(bundle, blocks, ids, bits=bits, centroids=wanted, seed=seed)
+    tokenizing, lengths, wanted = Tokenizing(bundle), [], centroids
+    with RowFile(bundle.path, bundle.manifest.dim) as taken:
+        for first in range(0, len(texts), BLOCK):
+            part = texts[first : first + BLOCK]
+            tokens = tokenizing.documents(part)
+            for rows, own in zip(encoder.encode_documents(part, tokens), tokens, strict=True):
+                taken.append(rows, row_token_ids(own, bundle.manifest.pooling))
+                lengths.append(len(rows))
+            if progress:
+                progress(min(first + BLOCK, len(texts)), len(texts))
+            if documents and centroids is None:
+                wanted = default_centroids(int(documents * len(taken) / len(lengths)))
+            if len(taken) >= (CODEBOOK_ROWS if wanted is None else _rows_for(wanted)):
+                break
+        if not len(taken):
+            raise BundleError(
+                "the sample has no text; give documents like those to be indexed, which the codebook is trained on"
+            )
+        return _with_books(bundle, taken, lengths, bits=bits, centroids=wanted, seed=seed)
 
 
 def add_codebook_of(
@@ -99,19 +97,21 @@ def add_codebook_of(
 
     Raises:
         BundleError: if there are none.
+        OSError: if the disk refuses.
     """
-    blocks: list[NDArray[Any]] = []
-    left = min(CODEBOOK_ROWS if centroids is None else _rows_for(centroids), MOST_BYTES // (2 * bundle.manifest.dim))
-    for rows in passages:
-        blocks.append(rows.astype(np.float16))
-        left -= len(rows)
-        if left <= 0:
-            break
-    if not blocks:
-        raise BundleError(
-            "the sample has no vectors; give documents like those to be indexed, which the codebook is trained on"
-        )
-    return _with_books(bundle, blocks, None, bits=bits, centroids=centroids, seed=seed)
+    most = min(CODEBOOK_ROWS if centroids is None else _rows_for(centroids), MOST_BYTES // (2 * bundle.manifest.dim))
+    lengths = []
+    with RowFile(bundle.path, bundle.manifest.dim) as taken:
+        for rows in passages:
+            taken.append(rows, None)
+            lengths.append(len(rows))
+            if len(taken) >= most:
+                break
+        if not lengths:
+            raise BundleError(
+                "the sample has no vectors; give documents like those to be indexed, which the codebook is trained on"
+            )
+        return _with_books(bundle, taken, lengths, bits=bits, centroids=centroids, seed=seed)
 
 
 def record_candidates(bundle: Bundle, measured: MeasuredCandidates | None, encoding: OneVector | None = None) -> Bundle:
@@ -130,14 +130,14 @@ def record_candidates(bundle: Bundle, measured: MeasuredCandidates | None, encod
 
 
 def _with_books(
-    bundle: Bundle, blocks: Sequence[NDArray[Any]], ids: TokenIds | None, *, bits: int, centroids: int | None, seed: int
+    bundle: Bundle, taken: RowFile, lengths: Sequence[int], *, bits: int, centroids: int | None, seed: int
 ) -> Bundle:
-    """Train on the rows of passages, and write the manifest."""
-    joined = np.concatenate(blocks)
+    """Train on the rows of passages of those lengths, and write the manifest."""
+    ids = taken.token_ids()
     books = {name: file for name, file in bundle.manifest.codebooks.items() if name not in (CODEBOOK, SMALL_CODEBOOK, "binary")}
 
     def train(name: str, count: int | None) -> Codebook:
-        codebook = train_codebook(joined, token_ids=ids, bits=bits, centroids=count, seed=seed)
+        codebook = train_codebook(taken, token_ids=ids, bits=bits, centroids=count, seed=seed)
         books[name] = f"codebooks/{name}-{codebook.sha256[:12]}.npz"
         bundle.file(books[name]).parent.mkdir(exist_ok=True)
         codebook.save(bundle.file(books[name]))
@@ -145,7 +145,8 @@ def _with_books(
 
     if train(CODEBOOK, centroids).size > MOST_CONSTANTS:
         train(SMALL_CODEBOOK, MOST_CONSTANTS)
-    thresholds = train_thresholds([own.astype(np.float32) for own in blocks[:THRESHOLD_PASSAGES]], seed=seed)
+    ends = np.cumsum(lengths[:THRESHOLD_PASSAGES])
+    thresholds = train_thresholds(np.split(taken[: ends[-1]].astype(np.float32), ends[:-1]), seed=seed)
     if thresholds is not None:
         books["binary"] = f"codebooks/binary-{thresholds.sha256[:12]}.npz"
         thresholds.save(bundle.file(books["binary"]))

@@ -16,6 +16,7 @@ from late_interaction.array_types import I32, I64, Matrix
 from late_interaction.codebook import BITS, Codebook
 from late_interaction.kmeans import EXACT_UP_TO, grouped, kmeans, nearest_of_any, unit_rows
 from late_interaction.lookup import Groups
+from late_interaction.row_sources import RowsAt, RowSource
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = [
@@ -42,11 +43,12 @@ MOST_GROUPS = 1 << 14  # or more of them, where that makes more groups; a codebo
 COMPARED_HEADS = 512  # more are in groups of their own
 MOST_BITS = 20  # limit of the default number of centroids
 LARGEST = 127  # largest value of an int8 cell
+BLOCK_ROWS = 1 << 16  # rows checked, rounded or kept as float32 at a time: 32 MiB at 128 dimensions
 SPREAD_ROWS = 1_024  # vectors of an id that its spread is measured on
 
 
 def train_codebook(
-    sample: Matrix,
+    sample: RowSource,
     *,
     bits: int = 4,
     centroids: int | None = None,
@@ -59,7 +61,7 @@ def train_codebook(
     The result is deterministic for one seed and one numpy version.
 
     Args:
-        sample: `[n, d]`, float32 or float16.
+        sample: `[n, d]`, float32 or float16: an array, or a file that the vectors are read from as they are needed.
         bits: bits per dimension of a residual: 1, 2 or 4.
         centroids: how many; by default as many as a collection of that size gets, and never more than one for 8 vectors.
             Fewer result if the sample has fewer distinct vectors.
@@ -69,30 +71,24 @@ def train_codebook(
 
     Raises:
         ValueError: if the sample is empty, not finite, or not a matrix.
+        OSError: if the file cannot be read.
     """
-    if sample.ndim != 2 or not sample.size or not np.isfinite(sample).all():
+    if len(sample.shape) != 2 or not all(sample.shape) or not _is_finite(sample):
         raise ValueError(f"sample must be a finite matrix of at least one vector, got shape {sample.shape}")
     if bits not in BITS:
         raise ValueError(f"bits must be 1, 2 or 4, got {bits!r}")
     if token_ids is not None and token_ids.shape != (len(sample),):
         raise ValueError(f"token_ids must have shape {(len(sample),)}, got {token_ids.shape}")
     random = np.random.default_rng(seed)
-    order = random.permutation(len(sample))
-    held = _held_out(len(sample))
-    tested, training = order[:held] if held >= 256 else order, np.sort(order[held:])
+    tested, training = _parted(len(sample), random)
     count = trained_centroids(len(sample), centroids)
     if token_ids is None or count <= EXACT_UP_TO:
-        rows, owners = kmeans(sample[training], count, random, iterations), None
+        cells, unit, owners, groups = _arranged(kmeans(RowsAt(sample, training), count, random, iterations), None)
     else:
-        rows, owners = _token_aware(sample, token_ids, training, count, seed, iterations)
-    groups = None
-    if len(rows) > EXACT_UP_TO:
-        places, groups = _grouped(rows)
-        rows, owners = rows[places], None if owners is None else owners[places]
-    cells, unit = _int8(rows)
+        cells, unit, owners, groups = _arranged(*_token_aware(sample, token_ids, training, count, seed, iterations))
     blank = np.zeros((sample.shape[1], 1 << bits), np.float32)
     trained = Codebook(cells, blank[:, 1:], blank, bits, unit, owners, groups=groups)
-    vectors = np.ascontiguousarray(sample[tested], np.float32)
+    vectors = _float32(sample, tested)
     own = None if token_ids is None else token_ids[tested]
     if owners is not None:
         trained = dataclasses.replace(trained, weak=float(np.quantile(trained.nearness(vectors, own), WEAK)))
@@ -146,7 +142,29 @@ def _held_out(vectors: int) -> int:
     return min(vectors // 20, HELD_OUT)
 
 
-def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed: int, iterations: int) -> tuple[Matrix, I32]:
+def _is_finite(sample: RowSource) -> bool:
+    return all(np.isfinite(sample[first : first + BLOCK_ROWS]).all() for first in range(0, len(sample), BLOCK_ROWS))
+
+
+def _parted(count: int, random: np.random.Generator) -> tuple[I64, I32]:
+    """Return the places of the vectors that are held out, at random, and of those to train on, ascending."""
+    order = random.permutation(count)
+    held = _held_out(count)
+    return order[:held].copy() if held >= 256 else order, np.sort(order[held:].astype(np.int32))
+
+
+def _arranged(rows: Matrix, owners: I32 | None) -> tuple[NDArray[np.int8], float, I32 | None, Groups | None]:
+    """Return cells of centroids `[C, d]` and their unit, the owners, and the groups; many centroids in the order of these."""
+    cells, unit = _int8(rows)
+    if len(rows) <= EXACT_UP_TO:
+        return cells, unit, owners, None
+    places, groups = _grouped(rows)
+    return cells[places], unit, None if owners is None else owners[places], groups
+
+
+def _token_aware(
+    sample: RowSource, token_ids: I32, training: I32, count: int, seed: int, iterations: int
+) -> tuple[Matrix, I32]:
     """Return centroids `[C, d]`, and the vocabulary id that each belongs to.
 
     Where ids are many for so few centroids, those with fewer vectors than a centroid stands for share centroids of no id: with
@@ -155,29 +173,42 @@ def _token_aware(sample: Matrix, token_ids: I32, training: I64, count: int, seed
     each = len(training) / count
     owners = _pooled(token_ids[training], count)
     rows = training[np.argsort(owners, kind="stable")]
-    ids, starts, sizes = np.unique(np.sort(owners), return_index=True, return_counts=True)
+    ids, sizes = np.unique(owners, return_counts=True)
+    starts = np.cumsum(sizes) - sizes
     spreads = np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)])
     weights = np.where(ids == UNKNOWN, sizes * each ** (SHARE - 1) * spreads**SHARE, (sizes * spreads) ** SHARE)
     budgets = _budgets(sizes, weights, count)
 
     def trained(place: int) -> Matrix:
-        own = np.ascontiguousarray(sample[rows[starts[place] : starts[place] + sizes[place]]], np.float32)
+        own = rows[starts[place] : starts[place] + sizes[place]]
         if budgets[place] == 1:
-            return unit_rows(own.mean(axis=0, keepdims=True))
-        return kmeans(own, int(budgets[place]), np.random.default_rng((seed, place)), iterations)
+            return unit_rows(_float32(sample, own).mean(axis=0, keepdims=True))
+        vectors = RowsAt(sample, own) if len(own) > BLOCK_ROWS else _float32(sample, own)
+        return kmeans(vectors, int(budgets[place]), np.random.default_rng((seed, place)), iterations)
 
-    parts = [trained(place) for place in range(len(ids))]
-    return np.concatenate(parts), np.repeat(ids, [len(part) for part in parts]).astype(np.int32)
+    centroids: Matrix = np.empty((budgets.sum(), sample.shape[1]), np.float32)
+    ends = [0]
+    for place in range(len(ids)):
+        part = trained(place)
+        ends.append(ends[-1] + len(part))
+        centroids[ends[-2] : ends[-1]] = part
+    return centroids[: ends[-1]], np.repeat(ids, np.diff(ends)).astype(np.int32)
 
 
 def _pooled(token_ids: I32, count: int) -> I32:
     """Return the ids, UNKNOWN in place of rare ones if there is more than one id for two of `count` centroids."""
-    ids, places, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
+    ids, sizes = np.unique(token_ids, return_counts=True)
     rare = (sizes < len(token_ids) / count) & (len(ids) > count / 2)
-    return np.where(rare, np.int32(UNKNOWN), ids)[places].astype(np.int32)
+    if not rare.any():
+        return token_ids
+    return np.where(rare, np.int32(UNKNOWN), ids)[np.searchsorted(ids, token_ids)].astype(np.int32)
 
 
-def _spread(sample: Matrix, rows: I64) -> float:
+def _float32(sample: RowSource, places: I32 | I64) -> Matrix:
+    return np.ascontiguousarray(sample[places], np.float32)
+
+
+def _spread(sample: RowSource, rows: I32) -> float:
     """Return the mean squared distance of unit vectors from their mean, over the first of `rows`."""
     mean = sample[rows[:SPREAD_ROWS]].mean(axis=0, dtype=np.float64)
     return max(1e-3, 1 - float(mean @ mean))
@@ -230,8 +261,11 @@ def _joined(groups: Groups, more: Groups) -> Groups:
 
 def _int8(rows: Matrix) -> tuple[NDArray[np.int8], float]:
     """Return rows as whole numbers times a unit."""
-    unit = max(float(np.abs(rows).max()), 1e-30) / LARGEST
-    return np.rint(rows / np.float32(unit)).astype(np.int8), unit
+    unit = max(float(rows.max()), -float(rows.min()), 1e-30) / LARGEST
+    cells = np.empty(rows.shape, np.int8)
+    for first in range(0, len(rows), BLOCK_ROWS):
+        cells[first : first + BLOCK_ROWS] = np.rint(rows[first : first + BLOCK_ROWS] / np.float32(unit))
+    return cells, unit
 
 
 def _buckets(residuals: Matrix, bits: int) -> tuple[Matrix, Matrix]:

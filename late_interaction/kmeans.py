@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, I64, Matrix
+from late_interaction.row_sources import RowsAt, RowSource
 
 __all__ = ["EXACT_UP_TO", "Nearest", "grouped", "kmeans", "nearest", "nearest_in_groups", "nearest_of_any", "unit_rows"]
 
@@ -19,7 +20,7 @@ HEAD_ROWS = 32  # centroids per head, in the training of heads
 Nearest = tuple[I32, Matrix]  # best centroid and its dot product, both `[n]`
 
 
-def nearest(vectors: Matrix, centroids: Matrix) -> Nearest:
+def nearest(vectors: RowSource, centroids: Matrix) -> Nearest:
     """Return the nearest centroids by all products; the lower number on ties."""
     codes = np.empty(len(vectors), np.int32)
     best = np.empty(len(vectors), np.float32)
@@ -33,7 +34,7 @@ def nearest(vectors: Matrix, centroids: Matrix) -> Nearest:
     return codes, best
 
 
-def nearest_of_any(vectors: Matrix, centroids: Matrix) -> Nearest:
+def nearest_of_any(vectors: RowSource, centroids: Matrix) -> Nearest:
     """Return a near-best centroid, by groups if there are more than 2,048 centroids.
 
     With 15,563 centroids this took a ninth of the time, and 98.5 % of the codes were the nearest (SciFact).
@@ -58,13 +59,13 @@ def grouped(centroids: Matrix, count: int | None = None) -> tuple[Matrix, I32, I
     count = count or 1 << round(np.log2(len(centroids)) / 2)
     random = np.random.default_rng(0)
     rows = min(len(centroids), HEAD_ROWS * count)
-    heads = kmeans(centroids[np.sort(random.choice(len(centroids), rows, replace=False))], count, random, 4)
+    heads = kmeans(RowsAt(centroids, np.sort(random.choice(len(centroids), rows, replace=False))), count, random, 4)
     groups = nearest_of_any(centroids, heads)[0]
     starts = np.concatenate([[0], np.cumsum(np.bincount(groups, minlength=len(heads)))])
     return heads, np.argsort(groups, kind="stable").astype(np.int32), starts
 
 
-def nearest_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable[[int], Matrix]) -> Nearest:
+def nearest_in_groups(vectors: RowSource, heads: Matrix, starts: I64, rows: Callable[[int], Matrix]) -> Nearest:
     """Return a near-best centroid, numbered in the order of the groups, from the groups whose heads are nearest.
 
     `rows` returns the centroids `[n, d]` of a group.
@@ -96,7 +97,7 @@ def _block_in_groups(vectors: Matrix, heads: Matrix, starts: I64, rows: Callable
         codes[asked[better]] = starts[group] + chosen[better]
 
 
-def kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations: int) -> Matrix:
+def kmeans(vectors: RowSource, count: int, random: np.random.Generator, iterations: int) -> Matrix:
     """Return unit centroids `[C, d]`, C <= count; those that attract no vector are dropped at the end."""
     start = np.unique(vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))], axis=0)
     centroids = unit_rows(start.astype(np.float32, copy=False))
@@ -114,7 +115,7 @@ def kmeans(vectors: Matrix, count: int, random: np.random.Generator, iterations:
     return np.ascontiguousarray(centroids[kept])
 
 
-def _sums(vectors: Matrix, order: NDArray[np.int64], sizes: Sequence[int] | NDArray[np.int64]) -> Matrix:
+def _sums(vectors: RowSource, order: NDArray[np.int64], sizes: Sequence[int] | NDArray[np.int64]) -> Matrix:
     """Sum runs of `vectors[order]`, each of one of `sizes`, about a million cells at a time."""
     sizes = np.asarray(sizes)
     ends = np.cumsum(sizes)

@@ -11,6 +11,7 @@ from late_interaction.errors import LocalIndexError, UsageError
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
 from late_interaction.plaid.writing import training
+from late_interaction.row_sources import RowFile
 
 SCHEMA = MetadataSchema({"n": FieldType.LONG})
 VECTORS = token_vectors(np.random.default_rng(0), 400)
@@ -165,15 +166,15 @@ def test_compaction_trains_where_vectors_have_drifted(index):
 
 
 def test_a_large_index_gets_the_centroids_it_should_have(index, monkeypatch):
-    """The sample grows with them, in float16."""
+    """The sample grows with them, in a file."""
     monkeypatch.setattr(training, "SAMPLE_VECTORS", 100)
-    monkeypatch.setattr(training, "HALF_ABOVE", 100)
+    monkeypatch.setattr(training, "IN_FILE_ABOVE", 100)
     monkeypatch.setattr(training, "default_centroids", lambda total: 100)
     samples = []
     real = training.train_codebook
     monkeypatch.setattr(training, "train_codebook", lambda sample, **options: samples.append(sample) or real(sample, **options))
     put(index, range(400))
-    assert [(len(sample), sample.dtype) for sample in samples] == [(1700, np.float16)]
+    assert [(type(sample), len(sample)) for sample in samples] == [(RowFile, 1700)]
     assert 90 <= len(index.codebook.centroids) <= 100
     assert np.mean([np.sum(index.vectors(f"d{n}#0") * VECTORS[n], axis=1).mean() for n in range(400)]) > 0.97
 

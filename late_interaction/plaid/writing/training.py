@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from late_interaction.array_types import TokenIds, TokenVectors
 from late_interaction.bundle import Bundle, FileEntry
@@ -17,14 +16,15 @@ from late_interaction.codebook_training import default_centroids, grown, train_c
 from late_interaction.errors import BundleError
 from late_interaction.files import sha256_file
 from late_interaction.plaid.store.versions import Fit, NamedFile
+from late_interaction.row_sources import RowFile, RowSource
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = ["Taken", "adopt", "bundle_codebook", "grow", "sample_of", "take_codebook"]
 
 SAMPLE_VECTORS = 1 << 18  # vectors to train on, if they suffice for the centroids: 128 MiB at 128 dimensions
 LEAST_PER_CENTROID = 17  # vectors of the sample per centroid: 16 to train on, and those held out
-HALF_ABOVE = 1 << 19  # a larger sample is kept in float16: 1.1 million for 65,536 centroids, 272 MiB
-MOST_VECTORS = 1 << 22  # most vectors of a sample: 1 GiB at 128 dimensions
+IN_FILE_ABOVE = 1 << 19  # a larger sample is float16 in a file: 1.1 million for 65,536 centroids, 272 MiB
+MOST_VECTORS = 1 << 22  # most vectors of a sample: 1 GiB of disk at 128 dimensions
 FIT_VECTORS = 1 << 14
 GROW_VECTORS = 1 << 16
 PER_CENTROID = 32
@@ -53,7 +53,11 @@ class Taken:
 def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[TokenVectors], total: int) -> Taken:
     """Return the bundle's codebook, or one trained on a sample of the `total` rows of `vectors`.
 
-    The sample has at most 262,144 rows or, for more than 15,420 centroids, 17 per centroid and at most 4,194,304.
+    The sample has at most 262,144 rows or, for more than 15,420 centroids, 17 per centroid and at most 4,194,304. A sample of
+    more than 524,288 is float16, in a temporary file.
+
+    Raises:
+        OSError: if the disk refuses.
     """
     codebook, trained_on = bundle_codebook(bundle), 0
     count = min(total, FIT_VECTORS)
@@ -61,10 +65,10 @@ def take_codebook(root: Path, bundle: Bundle, bits: int, vectors: Iterable[Token
         trained_on, centroids = total, default_centroids(total)
         enough = min(SAMPLE_VECTORS, max(PER_CENTROID * centroids, 1 << 12))
         count = min(total, max(enough, min(MOST_VECTORS, LEAST_PER_CENTROID * centroids)))
-    sample, ids = sample_of(vectors, count, total, bundle.manifest.dim)
-    if codebook is None:
-        codebook = train_codebook(sample, token_ids=ids, bits=bits, centroids=centroids)
-    return adopt(root, codebook, trained_on, (sample, ids))
+    with _stored_sample(root, vectors, count, total, bundle.manifest.dim) as (sample, ids):
+        if codebook is None:
+            codebook = train_codebook(sample, token_ids=ids, bits=bits, centroids=centroids)
+        return adopt(root, codebook, trained_on, (sample[:FIT_VECTORS], ids))
 
 
 def adopt(root: Path, codebook: Codebook, trained_on: int, sample: TokenVectors) -> Taken:
@@ -90,26 +94,46 @@ def grow(root: Path, taken: Taken, vectors: Iterable[TokenVectors], total: int) 
     return Taken(codebook, _saved(root, codebook), taken.trained_on, taken.fit)
 
 
-def sample_of(vectors: Iterable[TokenVectors], count: int, total: int, dim: int) -> tuple[NDArray[Any], TokenIds | None]:
+def sample_of(vectors: Iterable[TokenVectors], count: int, total: int, dim: int) -> TokenVectors:
     """Return a sample `[count, dim]` of the `total` rows of `vectors`, in their order, and the ids of these.
 
-    One row is taken at random from each of `count` runs of equal length, so that no table of all rows is held. A sample of
-    more than 524,288 is float16.
+    One row is taken at random from each of `count` runs of equal length, so that no table of all rows is held.
     """
+    sample, token_ids = np.empty((count, dim), np.float32), np.full(count, UNKNOWN, np.int32)
+    done = 0
+    for rows, ids in _chosen(vectors, count, total):
+        sample[done : done + len(rows)] = rows
+        if ids is not None:
+            token_ids[done : done + len(rows)] = ids
+        done += len(rows)
+    return sample, token_ids if (token_ids != UNKNOWN).any() else None
+
+
+@contextlib.contextmanager
+def _stored_sample(
+    root: Path, vectors: Iterable[TokenVectors], count: int, total: int, dim: int
+) -> Iterator[tuple[RowSource, TokenIds | None]]:
+    """Yield the sample of `sample_of`; a large one is in a file that the index no longer has afterwards."""
+    if count <= IN_FILE_ABOVE:
+        yield sample_of(vectors, count, total, dim)
+        return
+    with RowFile(root / "codebooks", dim) as file:
+        for rows, ids in _chosen(vectors, count, total):
+            file.append(rows, ids)
+        yield file, file.token_ids()
+
+
+def _chosen(vectors: Iterable[TokenVectors], count: int, total: int) -> Iterator[TokenVectors]:
+    """Yield the rows of a sample."""
     edges = np.arange(count + 1) * total // max(1, count)
     chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
-    sample = np.empty((count, dim), np.float16 if count > HALF_ABOVE else np.float32)
-    token_ids = np.full(count, UNKNOWN, np.int32)
     first = done = 0
     for rows, ids in vectors:
         stop = int(np.searchsorted(chosen, first + len(rows)))
         places = chosen[done:stop] - first
-        sample[done:stop] = rows[places]
-        if ids is not None:
-            token_ids[done:stop] = ids[places]
+        yield rows[places], None if ids is None else ids[places]
         done = stop
         first += len(rows)
-    return sample, token_ids if (token_ids != UNKNOWN).any() else None
 
 
 def bundle_codebook(bundle: Bundle) -> Codebook | None:
