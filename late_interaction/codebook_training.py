@@ -8,6 +8,7 @@ ids, are clustered together.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ COMPARED_HEADS = 512  # more are in groups of their own
 MOST_BITS = 20  # limit of the default number of centroids
 LARGEST = 127  # largest value of an int8 cell
 BLOCK_ROWS = 1 << 16  # rows checked, rounded or kept as float32 at a time: 32 MiB at 128 dimensions
-SPREAD_ROWS = 1_024  # vectors of an id that its spread is measured on
+SPREAD_ROWS = 1_024  # vectors of an id that its spread is measured on, at most
 
 
 def train_codebook(
@@ -174,25 +175,42 @@ def _token_aware(
     owners = _pooled(token_ids[training], count)
     rows = training[np.argsort(owners, kind="stable")]
     ids, sizes = np.unique(owners, return_counts=True)
-    starts = np.cumsum(sizes) - sizes
-    spreads = np.array([_spread(sample, rows[a : a + n]) for a, n in zip(starts, sizes, strict=True)])
+    firsts = np.concatenate([own[:SPREAD_ROWS] for own in np.split(rows, np.cumsum(sizes)[:-1])])
+    spreads = np.array([_spread(own) for own in _each(sample, firsts, np.minimum(sizes, SPREAD_ROWS))])
     weights = np.where(ids == UNKNOWN, sizes * each ** (SHARE - 1) * spreads**SHARE, (sizes * spreads) ** SHARE)
     budgets = _budgets(sizes, weights, count)
-
-    def trained(place: int) -> Matrix:
-        own = rows[starts[place] : starts[place] + sizes[place]]
-        if budgets[place] == 1:
-            return unit_rows(_float32(sample, own).mean(axis=0, keepdims=True))
-        vectors = RowsAt(sample, own) if len(own) > BLOCK_ROWS else _float32(sample, own)
-        return kmeans(vectors, int(budgets[place]), np.random.default_rng((seed, place)), iterations)
-
     centroids: Matrix = np.empty((budgets.sum(), sample.shape[1]), np.float32)
     ends = [0]
-    for place in range(len(ids)):
-        part = trained(place)
+    for place, own in enumerate(_each(sample, rows, sizes)):
+        part = _centroids(own, int(budgets[place]), np.random.default_rng((seed, place)), iterations)
         ends.append(ends[-1] + len(part))
         centroids[ends[-2] : ends[-1]] = part
     return centroids[: ends[-1]], np.repeat(ids, np.diff(ends)).astype(np.int32)
+
+
+def _centroids(own: RowSource, count: int, random: np.random.Generator, iterations: int) -> Matrix:
+    """Return at most `count` centroids of an id's vectors."""
+    if count > 1:
+        return kmeans(own, count, random, iterations)
+    return unit_rows(_float32(own, slice(None)).mean(axis=0, keepdims=True))
+
+
+def _each(sample: RowSource, rows: I32, sizes: I64) -> Iterator[RowSource]:
+    """Yield the vectors of one id after the other; `rows` of the sample, so many of each.
+
+    Those of several ids are read together, and those of an id with more than 65,536 as they are needed.
+    """
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        begin = ends[first] - sizes[first]
+        last = max(first + 1, int(np.searchsorted(ends, begin + BLOCK_ROWS, "right")))
+        block = rows[begin : ends[last - 1]]
+        if len(block) > BLOCK_ROWS:
+            yield RowsAt(sample, block)
+        else:
+            yield from np.split(_float32(sample, block), ends[first : last - 1] - begin)
+        first = last
 
 
 def _pooled(token_ids: I32, count: int) -> I32:
@@ -204,13 +222,13 @@ def _pooled(token_ids: I32, count: int) -> I32:
     return np.where(rare, np.int32(UNKNOWN), ids)[np.searchsorted(ids, token_ids)].astype(np.int32)
 
 
-def _float32(sample: RowSource, places: I32 | I64) -> Matrix:
+def _float32(sample: RowSource, places: slice | I32 | I64) -> Matrix:
     return np.ascontiguousarray(sample[places], np.float32)
 
 
-def _spread(sample: RowSource, rows: I32) -> float:
-    """Return the mean squared distance of unit vectors from their mean, over the first of `rows`."""
-    mean = sample[rows[:SPREAD_ROWS]].mean(axis=0, dtype=np.float64)
+def _spread(vectors: RowSource) -> float:
+    """Return the mean squared distance of unit vectors from their mean."""
+    mean = vectors[:].mean(axis=0, dtype=np.float64)
     return max(1e-3, 1 - float(mean @ mean))
 
 

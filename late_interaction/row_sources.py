@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, I64, Matrix, TokenIds
-from late_interaction.token_ids import UNKNOWN, joined_rows
+from late_interaction.token_ids import UNKNOWN
 
 __all__ = ["RowFile", "RowSource", "RowsAt"]
 
@@ -71,8 +71,8 @@ class RowFile:
         """
         self._folder, self._dim = folder, dim
         self._file = tempfile.TemporaryFile(prefix=".rows.npz.", dir=folder)  # noqa: SIM115 - closed by `__exit__`
+        self._block, self._block_ids = np.empty((0, dim), np.float16), np.empty(0, np.int32)
         self._written = self._waiting = 0
-        self._parts: list[tuple[NDArray[Any], TokenIds | None]] = []
         self._positions: list[I32] = []
         self._ids: list[TokenIds] = []
 
@@ -98,10 +98,17 @@ class RowFile:
         Raises:
             OSError: if the disk refuses.
         """
-        self._parts.append((rows.astype(np.float16), token_ids))
-        self._waiting += len(rows)
-        if self._waiting >= BLOCK_ROWS:
-            self._write()
+        first = 0
+        while first < len(rows):
+            if not len(self._block):
+                self._block, self._block_ids = np.empty((BLOCK_ROWS, self._dim), np.float16), np.empty(BLOCK_ROWS, np.int32)
+            last = min(len(rows), first + BLOCK_ROWS - self._waiting)
+            end = self._waiting + last - first
+            self._block[self._waiting : end] = rows[first:last]
+            self._block_ids[self._waiting : end] = UNKNOWN if token_ids is None else token_ids[first:last]
+            first, self._waiting = last, end
+            if end == BLOCK_ROWS:
+                self._write()
 
     def token_ids(self) -> TokenIds | None:
         """Return the ids `[n]` of all rows, or None if no row has one.
@@ -128,11 +135,9 @@ class RowFile:
 
     def _write(self) -> None:
         """Write the rows that wait, sorted by id."""
-        if not self._parts:
+        if not self._waiting:
             return
-        rows, ids = joined_rows(self._parts)
-        self._parts, self._waiting = [], 0
-        ids = np.full(len(rows), UNKNOWN, np.int32) if ids is None else ids
+        rows, ids = self._block[: self._waiting], self._block_ids[: self._waiting]
         order = np.argsort(ids, kind="stable")
         positions = np.empty(len(rows), np.int32)
         positions[order] = np.arange(self._written, self._written + len(rows))
@@ -144,6 +149,7 @@ class RowFile:
         self._written += len(rows)
         self._positions.append(positions)
         self._ids.append(ids)
+        self._block, self._waiting = self._block[:0].copy(), 0
 
     def _read(self, positions: I32) -> NDArray[Any]:
         """Return the rows at ascending positions of the file, one call for each run of neighbours."""

@@ -129,7 +129,7 @@ def _chosen(vectors: Iterable[TokenVectors], count: int, total: int) -> Iterator
     chosen = edges[:-1] + (np.random.default_rng(0).random(count) * np.diff(edges)).astype(np.int64)
     first = done = 0
     for rows, ids in vectors:
-        stop = int(np.searchsorted(chosen, first + len(rows)))
+        stop = int(chosen.searchsorted(first + len(rows)))
         places = chosen[done:stop] - first
         yield rows[places], None if ids is None else ids[places]
         done = stop
