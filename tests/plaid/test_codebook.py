@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plaid_tools import token_vectors, unit
 
+from late_interaction import kmeans
 from late_interaction.codebook import Codebook
 from late_interaction.codebook_training import default_centroids, train_codebook
 from late_interaction.errors import BundleError
@@ -47,6 +48,22 @@ def test_more_bits_mean_less_error_and_rows_are_unit(seed, dim):
         errors.append(float(np.square(decoded - vectors).sum(axis=1).mean()))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.01
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 40),
+    st.integers(1, 9),
+    st.integers(1, 300),
+    st.sampled_from([np.float16, np.float32]),
+    st.integers(0, 2**32 - 1),
+)
+def test_distinct_rows_are_those_of_numpy(count, dim, values, dtype, seed):
+    """With few values rows repeat, or differ in a late column alone."""
+    rows = np.random.default_rng(seed).integers(-values, values, (count, dim)).astype(dtype) * dtype(0.5)
+    found = kmeans._distinct(rows)
+    assert found.dtype == dtype
+    assert found.tobytes() == np.unique(rows, axis=0).tobytes()
 
 
 def test_assign_takes_the_largest_dot_product():
