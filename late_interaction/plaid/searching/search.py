@@ -34,7 +34,7 @@ from late_interaction.plaid.types import LocalHit, LocalResult, SearchSettings
 
 __all__ = ["search", "search_selected"]
 
-POSTINGS = 900  # passages in all lists of a row, in one index; recall depends on it (docs/performance/notes.md)
+POSTINGS = 1_800  # passages in all lists of a row, in one index; recall depends on it (docs/performance/notes.md)
 LEAST_PROBES, MOST_PROBES = 4, 64
 RERANKED_ROWS = 24_576  # token vectors to rerank: many short passages, or few long ones
 READ_CODES = 200_000  # passage centroids to read: many short passages, or few long ones
