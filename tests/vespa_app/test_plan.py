@@ -243,6 +243,14 @@ def test_a_node_reranks_its_share(documents):
     assert not any(name.endswith("shared") for name in names)  # a single node reranks all
 
 
+def test_what_is_not_reranked_is_not_shared():
+    """A hybrid whose weights leave out MaxSim costs the same whatever the rerank; and shares are exact."""
+    plan = make_plan(PlanRequest(1e9, 120, codec="residual", candidates=("hybrid",), weights=("pooled", "bm25")))
+    assert plan.value("content nodes") > 1
+    assert not any(figure.name.endswith(", shared") for figure in plan.figures)
+    assert queries.shared_cost(PlanRequest(1e8, 120, rerank=100), "pooled", 7e6).formula == "the same with rerank 7"
+
+
 def test_fewer_bits_decode_faster():
     costs = [make_plan(change(codec="residual", residual_bits=bits)).value("query, centroid") for bits in (1, 2, 4)]
     reranked = 500 * 80 / 1000 / 2

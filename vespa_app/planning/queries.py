@@ -75,10 +75,10 @@ def query_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -
 
 def shared_cost(request: PlanRequest, name: str, here: float, prefix: str = "") -> Figure | None:
     """Return the cost of a query if a node reranks its share of the candidates; None if that is all. here: see `query_cost`."""
-    share = math.ceil(request.rerank * min(1.0, here / request.documents))
-    if name == "exhaustive" or share >= min(request.rerank, here):
-        return None
+    share = math.ceil(request.rerank * min(here, request.documents) / request.documents)
     cost = query_cost(dataclasses.replace(request, rerank=share), name, here, prefix)
+    if cost.value == query_cost(request, name, here, prefix).value:
+        return None
     return Figure(f"{cost.name}, shared", cost.value, cost.unit, f"the same with rerank {share}", SHARE)
 
 
