@@ -154,8 +154,10 @@ class Lookup:
 
     def _scanned(self, queries: I16, near: I32, count: int) -> tuple[I32, I32]:
         ids, values = _empty(len(queries), count)
+        if not count:
+            return ids, values
         _loops().nearest_of_groups(self._cells, self._starts, near, queries, ids, values)
-        if count and (ids[:, -1] < 0).any() and near.shape[1] < len(self._starts) - 1:
+        if (ids[:, -1] < 0).any() and near.shape[1] < len(self._starts) - 1:
             return self._scanned(queries, self._all_groups(len(queries)), count)
         return ids, values
 

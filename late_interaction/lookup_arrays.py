@@ -20,7 +20,7 @@ def nearest_of_groups(cells: NDArray[Any], starts: I64, near: I32, queries: I16,
         _by_group(cells, starts, near, queries, ids, values)
         return
     for row, query in enumerate(queries.astype(np.float64)):
-        numbers = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in near[row].tolist()])
+        numbers = np.concatenate([np.arange(starts[group], starts[group + 1]) for group in np.sort(near[row]).tolist()])
         products = cells[numbers].astype(np.float64) @ query  # of whole numbers: exact
         best = _best(products, ids.shape[1])
         ids[row, : len(best)], values[row, : len(best)] = numbers[best], products[best]
@@ -50,10 +50,8 @@ def _by_group(cells: NDArray[Any], starts: I64, near: I32, queries: I16, ids: I3
         S = queries[asked].astype(np.float64) @ cells[numbers].astype(np.float64).T
         products = np.concatenate([best[asked], S], axis=1)
         names = np.concatenate([ids[asked], np.broadcast_to(numbers, S.shape).astype(np.int32)], axis=1)
-        order = np.argpartition(-products, room - 1, axis=1)[:, :room]
+        order = np.argsort(-products, axis=1, kind="stable")[:, :room]  # of equal ones the lower first
         best[asked], ids[asked] = np.take_along_axis(products, order, axis=1), np.take_along_axis(names, order, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    best, ids[:] = np.take_along_axis(best, order, axis=1), np.take_along_axis(ids, order, axis=1)
     values[np.isfinite(best)] = best[np.isfinite(best)]
 
 

@@ -324,7 +324,7 @@ def _products(rows: Any, query: Any, halves: Any, shift: Any, out: Any, ahead: A
                 prefetch(ahead, row)
             _eight_vnni(rows, min(first, rows.shape[0] - EIGHT), halves, shift, out)
 
-    return of_bytes if _HAS_VNNI and rows.dtype == types.int8 else plain
+    return of_bytes if _HAS_VNNI and rows.dtype == types.int8 and rows.layout == "C" else plain
 
 
 @intrinsic

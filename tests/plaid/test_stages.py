@@ -15,7 +15,7 @@ from late_interaction.lookup import scaled_rows
 from late_interaction.maxsim import maxsim_many
 from late_interaction.metadata import FieldType, MetadataSchema
 from late_interaction.plaid import LocalIndex, SearchSettings
-from late_interaction.plaid.searching import candidates
+from late_interaction.plaid.searching import candidates, kernels
 from query.local import LocalSearch
 from query.options import SearchOptions
 from query.types import EncodedQuery
@@ -245,6 +245,50 @@ def test_products_of_lookups_are_exact():
                 assert sorted(out[0][0].tolist()) == list(range(rows))
                 np.testing.assert_array_equal(out[1][0], (cells.astype(np.int64) @ query)[out[0][0]])
                 assert (np.diff(out[1][0]) <= 0).all()
+
+
+def test_lookups_read_cells_in_any_order_of_memory():
+    """A bundle may keep its heads column by column, and bytes of such rows cannot be taken in blocks."""
+    random = np.random.default_rng(0)
+    cells = np.asfortranarray(random.integers(-127, 128, (20, 32)).astype(np.int8))
+    Q = random.standard_normal((3, 32)).astype(np.float32)
+    queries, _ = scaled_rows(Q)
+    ids, values = np.full((3, 20), -1, np.int32), np.zeros((3, 20), np.int32)
+    lookup_kernels.nearest_of_groups(cells, np.array([0, 20]), np.zeros((3, 1), np.int32), queries, ids, values)
+    products = queries.astype(np.int64) @ cells.T
+    np.testing.assert_array_equal(values, np.take_along_axis(products, ids, axis=1))
+    ids, similarities = lookup.Lookup(cells, 1.0, None).nearest(Q, 0)
+    assert ids.shape == similarities.shape == (3, 0)
+
+
+@pytest.mark.parametrize("rows", [10, 300])
+def test_of_equal_products_the_lower_number_comes_first(rows):
+    """In the compiled loops and in numpy, one row at a time or group by group, in whatever order groups are named."""
+    random = np.random.default_rng(0)
+    cells = random.integers(-1, 2, (60, DIM)).astype(np.int8)
+    cells[30:] = cells[:30]
+    starts = np.array([0, 3, 3, 20, 41, 60])
+    queries, _ = scaled_rows(random.standard_normal((rows, DIM)))
+    near = np.argsort(random.random((rows, 5)), axis=1).astype(np.int32)
+    expected = np.argsort(-(queries.astype(np.int64) @ cells.T), axis=1, kind="stable")
+    for loops in (lookup_kernels, lookup_arrays):
+        for count in (1, 17, 60):
+            ids, values = np.full((rows, count), -1, np.int32), np.zeros((rows, count), np.int32)
+            loops.nearest_of_groups(cells, starts, near, queries, ids, values)
+            np.testing.assert_array_equal(ids, expected[:, :count])
+
+
+def test_no_more_passages_are_gathered_than_counted():
+    """Also from lists that were damaged after the index was opened: there is room for those that are counted."""
+    passages, wild = np.arange(50, dtype=np.int32), [-(1 << 62), -3, 0, 7, 50, 1 << 62, (1 << 63) - 1]
+    for start in wild:
+        for stop in wild:
+            arrays = (np.array([start, stop]), passages)
+            lists, counts, places = np.zeros((1, 1), np.int32), np.zeros(1, np.int64), np.zeros(50, np.int64)
+            kernels.count_postings(lists, *arrays, counts)
+            selected = np.ones(50, np.uint8)
+            found = kernels.gather(lists, np.ones((1, 1), np.int64), *arrays, selected, 0, places, places.copy(), 0)
+            assert found == counts[0] == len(passages[max(0, start) : max(0, stop)])
 
 
 def test_widening_ends_and_then_everything_is_taken(index):

@@ -140,7 +140,7 @@ def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask
     """Gather the `selected` passages of `masks` that are in the lists. `gains [q, T]` are those of the lists."""
     postings = np.zeros(len(lists), np.int64)
     for part in snapshot.living:
-        kernels.count_postings(lists, part.segment.ivf_offsets, postings)
+        kernels.count_postings(lists, part.segment.ivf_offsets, part.segment.ivf_passages, postings)
     scale = min(STEPS, LARGEST_TOTAL / max(1.0, float(gains[:, 0].sum(dtype=np.float64))))
     steps = np.rint(gains * np.float32(scale)).astype(np.int64)
     found = [

@@ -27,25 +27,23 @@ _jit = compiler(__file__, simd.__file__)
 
 
 @_jit
-def count_postings(lists: I32, ivf_offsets: I64, counts: I64) -> None:
-    """Write to `counts [q]` how many passages are in the `lists [q, T]` of each row."""
-    for row in range(lists.shape[0]):
-        for rank in range(lists.shape[1]):
-            centroid = lists[row, rank]
-            if 0 <= centroid < ivf_offsets.shape[0] - 1:  # else the codebook has grown since
-                counts[row] += max(0, ivf_offsets[centroid + 1] - ivf_offsets[centroid])
-
-
-@_jit
 def _passages(lists: I32, row: int, rank: int, ivf_offsets: I64, ivf_passages: I32) -> I32:
     """Return the passages of a row's list; the next list is prefetched."""
     if rank + 1 < lists.shape[1] and 0 <= lists[row, rank + 1] < ivf_offsets.shape[0] - 1:
         for line in range(LINES):
             prefetch_cell(ivf_passages, ivf_offsets[lists[row, rank + 1]] + line * (LINE // 4))
     centroid = lists[row, rank]
-    if not 0 <= centroid < ivf_offsets.shape[0] - 1:
+    if not 0 <= centroid < ivf_offsets.shape[0] - 1:  # the codebook has grown since
         return ivf_passages[:0]
-    return ivf_passages[max(0, ivf_offsets[centroid]) : min(ivf_offsets[centroid + 1], ivf_passages.shape[0])]
+    return ivf_passages[max(0, ivf_offsets[centroid]) : max(0, min(ivf_offsets[centroid + 1], ivf_passages.shape[0]))]
+
+
+@_jit
+def count_postings(lists: I32, ivf_offsets: I64, ivf_passages: I32, counts: I64) -> None:
+    """Add to `counts [q]` how many passages `gather` reads from the `lists [q, T]` of each row."""
+    for row in range(lists.shape[0]):
+        for rank in range(lists.shape[1]):
+            counts[row] += _passages(lists, row, rank, ivf_offsets, ivf_passages).shape[0]
 
 
 @_jit
