@@ -380,7 +380,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["push", "pull", "backup", "restore"])
-@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_copy_that_was_killed_goes_on(local, application, vespa, tmp_path, codebook_bundle, monkeypatch, kind, after):
     monkeypatch.setattr("feeder.copying.local.BATCH_DOCUMENTS", 6)
     monkeypatch.setattr("feeder.copying.vespa.PAGE", 6)

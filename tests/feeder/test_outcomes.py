@@ -74,11 +74,20 @@ STEPS = {
 }
 MOMENTS = [(step, "before") for step in STEPS] + [(step, "after") for step in ("submit", "put", "delete", "journal", "letters")]
 ERRORS = [VespaBusy("busy", 503), RuntimeError("a fault"), KeyboardInterrupt()]
+FAILURES = [  # every moment with one error, and with all of them in `make test-all`
+    pytest.param(
+        *moment,
+        error,
+        marks=() if place % len(ERRORS) == number else pytest.mark.slow,
+        id=f"{type(error).__name__}-{'-'.join(moment)}",
+    )
+    for place, moment in enumerate(MOMENTS)
+    for number, error in enumerate(ERRORS)
+]
 
 
 @pytest.mark.parametrize("to", ["vespa"], indirect=True)
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(("step", "time"), MOMENTS)
+@pytest.mark.parametrize(("step", "time", "error"), FAILURES)
 def test_an_error_at_any_step_drops_no_outcome(go, vespa, tmp_path, monkeypatch, step, time, error):
     """Whatever Vespa took and we know of is in the journal, and whatever it refused is in the dead letters."""
     vespa.faults = {f"d{n}#0": [400] for n in (1, 6, 11, 16)}

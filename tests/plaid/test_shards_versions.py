@@ -141,7 +141,7 @@ def test_rollback_to_a_version_that_is_damaged_in_one_shard_changes_none(index):
         assert writer.rollback("kept").passages == 30
 
 
-@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("after", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("step", ["commit", "rollback", "store_tuned"])
 def test_a_step_that_fails_between_shards_is_seen_by_nobody_and_finished_by_the_next_writer(index, monkeypatch, step, after):
     put(index, range(30), "thirty")
