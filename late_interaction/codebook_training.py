@@ -18,6 +18,7 @@ from late_interaction.codebook import BITS, Codebook
 from late_interaction.kmeans import EXACT_UP_TO, grouped, kmeans, nearest_of_any, unit_rows
 from late_interaction.lookup import Groups
 from late_interaction.row_sources import RowsAt, RowSource
+from late_interaction.runs import runs
 from late_interaction.token_ids import UNKNOWN
 
 __all__ = [
@@ -201,16 +202,13 @@ def _each(sample: RowSource, rows: I32, sizes: I64) -> Iterator[RowSource]:
     Those of several ids are read together, and those of an id with more than 65,536 as they are needed.
     """
     ends = np.cumsum(sizes)
-    first = 0
-    while first < len(sizes):
-        begin = ends[first] - sizes[first]
-        last = max(first + 1, int(np.searchsorted(ends, begin + BLOCK_ROWS, "right")))
-        block = rows[begin : ends[last - 1]]
+    for run in runs(sizes, BLOCK_ROWS):
+        begin = ends[run.start] - sizes[run.start]
+        block = rows[begin : ends[run.stop - 1]]
         if len(block) > BLOCK_ROWS:
             yield RowsAt(sample, block)
         else:
-            yield from np.split(_float32(sample, block), ends[first : last - 1] - begin)
-        first = last
+            yield from np.split(_float32(sample, block), ends[run][:-1] - begin)
 
 
 def _pooled(token_ids: I32, count: int) -> I32:

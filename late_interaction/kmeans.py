@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from late_interaction.array_types import I32, I64, Matrix
 from late_interaction.row_sources import RowsAt, RowSource
+from late_interaction.runs import runs
 
 __all__ = ["EXACT_UP_TO", "Nearest", "grouped", "kmeans", "nearest", "nearest_in_groups", "nearest_of_any", "unit_rows"]
 
@@ -129,14 +130,10 @@ def _sums(vectors: RowSource, order: NDArray[np.int64], sizes: Sequence[int] | N
     sizes = np.asarray(sizes)
     ends = np.cumsum(sizes)
     out: Matrix = np.empty((len(sizes), vectors.shape[1]), np.float32)
-    room = max(1, BLOCK_CELLS // vectors.shape[1])
-    first = 0
-    while first < len(sizes):
-        begin = int(ends[first] - sizes[first])
-        last = max(first + 1, int(np.searchsorted(ends, begin + room, "right")))
-        rows = vectors[order[begin : int(ends[last - 1])]].astype(np.float64)
-        out[first:last] = np.add.reduceat(rows, ends[first:last] - sizes[first:last] - begin, axis=0)
-        first = last
+    for run in runs(sizes, max(1, BLOCK_CELLS // vectors.shape[1])):
+        starts = ends[run] - sizes[run]
+        rows = vectors[order[int(starts[0]) : int(ends[run.stop - 1])]].astype(np.float64)
+        out[run] = np.add.reduceat(rows, starts - starts[0], axis=0)
     return out
 
 

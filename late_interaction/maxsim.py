@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from late_interaction.array_types import Matrix
+from late_interaction.runs import runs
 
 __all__ = ["maxsim", "maxsim_many", "similarities"]
 
@@ -61,12 +62,9 @@ def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
         raise ValueError(f"lengths must be [n], not negative, and add up to {len(vectors)} rows")
     scores = np.full(len(counts), -np.inf, np.float32)
     ends = np.cumsum(counts)
-    rows_at_once = max(1, BLOCK_CELLS // max(1, len(Q)))
-    first = 0
-    while first < len(counts):
-        start = int(ends[first] - counts[first])
-        last = max(first + 1, int(np.searchsorted(ends, start + rows_at_once, "right")))
-        stop = int(ends[last - 1])
+    for run in runs(counts, max(1, BLOCK_CELLS // max(1, len(Q)))):
+        first, last = run.start, run.stop
+        start, stop = int(ends[first] - counts[first]), int(ends[last - 1])
         if last == first + 1:
             if stop > start:
                 scores[first] = _best(Q, vectors[start:stop]).sum()
@@ -75,7 +73,6 @@ def maxsim_many(Q: Matrix, vectors: Matrix, lengths: ArrayLike) -> Matrix:
             if len(filled):
                 starts = ends[filled] - counts[filled] - start
                 scores[filled] = np.maximum.reduceat(vectors[start:stop] @ Q.T, starts, axis=0).sum(axis=1)
-        first = last
     return scores
 
 

@@ -11,6 +11,7 @@ upper bytes of the row, which gives the same whole numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,30 +81,17 @@ def _dot_avx2(typing_context: Any, vectors: Any, query: Any, sums: Any) -> Any:
             builder.bitcast(array.data, kind.as_pointer()) for array, kind in zip(arrays, (_I32, _PAIRS, _SUMS), strict=True)
         )
         madd = _madd(builder)
-        before = builder.block
-        loop, done = builder.append_basic_block("pairs"), builder.append_basic_block("summed")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        pair = builder.phi(_I64)
-        pair.add_incoming(_I64(0), before)
-        totals = [builder.phi(_SUMS) for _ in range(TOKENS * 2)]
-        for total in totals:
-            total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
-        rows = [_load(builder, q, builder.add(builder.mul(pair, _I64(2)), _I64(half))) for half in range(2)]
-        added = []
-        for token in range(TOKENS):
-            two = _load(builder, x, builder.add(builder.mul(pairs, _I64(token)), pair))
-            spread = builder.insert_element(ir.Constant(_SUMS, ir.Undefined), two, _I32(0))
-            spread = builder.shuffle_vector(spread, ir.Constant(_SUMS, ir.Undefined), ir.Constant(_SUMS, [0] * _VECTOR))
-            both = builder.bitcast(spread, _PAIRS)
-            added += [builder.add(totals[2 * token + half], builder.call(madd, [both, rows[half]])) for half in range(2)]
-        for total, value in zip(totals, added, strict=True):
-            total.add_incoming(value, loop)
-        after = builder.add(pair, _I64(1))
-        pair.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", after, pairs), loop, done)
-        builder.position_at_end(done)
-        for place, value in enumerate(added):
+
+        def add(pair: Any, totals: list[Any]) -> list[Any]:
+            rows = [_load(builder, q, builder.add(builder.mul(pair, _I64(2)), _I64(half))) for half in range(2)]
+            added = []
+            for token in range(TOKENS):
+                two = _load(builder, x, builder.add(builder.mul(pairs, _I64(token)), pair))
+                both = builder.bitcast(_spread(builder, two), _PAIRS)
+                added += [builder.add(totals[2 * token + half], builder.call(madd, [both, rows[half]])) for half in range(2)]
+            return added
+
+        for place, value in enumerate(_summed(builder, pairs, TOKENS * 2, add)):
             builder.store(value, builder.gep(out, [_I64(place)])).align = 4
         return context.get_dummy_value()
 
@@ -114,10 +102,37 @@ def _madd(builder: Any) -> Any:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_PAIRS, _PAIRS]), "llvm.x86.avx2.pmadd.wd")
 
 
-def _load(builder: Any, pointer: Any, place: Any) -> Any:
+def _load(builder: Any, pointer: Any, place: Any, align: int = 2) -> Any:
     loaded = builder.load(builder.gep(pointer, [place]))
-    loaded.align = 2
+    loaded.align = align
     return loaded
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """Return a register with an int32 in every lane."""
+    nothing = ir.Constant(_SUMS, ir.Undefined)
+    first = builder.insert_element(nothing, value, _I32(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(_SUMS, [0] * _VECTOR))
+
+
+def _summed(builder: Any, steps: Any, count: int, add: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """Emit a loop of `steps`, at least one, with `count` totals from zero on, and return these. add: makes the next ones."""
+    before = builder.block
+    loop, done = builder.append_basic_block("loop"), builder.append_basic_block("summed")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step, totals = builder.phi(_I64), [builder.phi(_SUMS) for _ in range(count)]
+    step.add_incoming(_I64(0), before)
+    for total in totals:
+        total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
+    added = add(step, totals)
+    for total, value in zip(totals, added, strict=True):
+        total.add_incoming(value, loop)
+    after = builder.add(step, _I64(1))
+    step.add_incoming(after, loop)
+    builder.cbranch(builder.icmp_signed("<", after, steps), loop, done)
+    builder.position_at_end(done)
+    return added
 
 
 @intrinsic
@@ -129,23 +144,14 @@ def _add_avx2(typing_context: Any, vector: Any, base: Any) -> Any:
         blocks = builder.udiv(cgutils.unpack_tuple(builder, arrays[0].shape, 1)[0], _I64(2 * _VECTOR))
         x, b = (builder.bitcast(array.data, _PAIRS.as_pointer()) for array in arrays)
         madd = _madd(builder)
-        before = builder.block
-        loop, done = builder.append_basic_block("cells"), builder.append_basic_block("added")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        place, total = builder.phi(_I64), builder.phi(_SUMS)
-        place.add_incoming(_I64(0), before)
-        total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
-        cells = builder.add(_load(builder, x, place), _load(builder, b, place))
-        builder.store(cells, builder.gep(x, [place])).align = 2
-        squares = builder.add(total, builder.call(madd, [cells, cells]))
-        total.add_incoming(squares, loop)
-        after = builder.add(place, _I64(1))
-        place.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", after, blocks), loop, done)
-        builder.position_at_end(done)
+
+        def add(place: Any, totals: list[Any]) -> list[Any]:
+            cells = builder.add(_load(builder, x, place), _load(builder, b, place))
+            builder.store(cells, builder.gep(x, [place])).align = 2
+            return [builder.add(totals[0], builder.call(madd, [cells, cells]))]
+
         reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, [_SUMS]), "llvm.vector.reduce.add.v8i32")
-        return builder.call(reduce, [squares])
+        return builder.call(reduce, _summed(builder, blocks, 1, add))
 
     return signature, codegen
 
@@ -235,50 +241,30 @@ def _eight_vnni(typing_context: Any, rows: Any, first: Any, halves: Any, shift: 
         start = builder.gep(arrays[0].data, [builder.mul(args[1], width)])
         x, q = (builder.bitcast(data, _SUMS.as_pointer()) for data in (start, arrays[1].data))
         multiply = _external(builder, "llvm.x86.avx512.vpdpbusd.256", _SUMS, [_SUMS] * 3)
-        before = builder.block
-        loop, done = builder.append_basic_block("bytes"), builder.append_basic_block("multiplied")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        block = builder.phi(_I64)
-        block.add_incoming(_I64(0), before)
-        totals = [builder.phi(_SUMS) for _ in range(2 * EIGHT)]
-        for total in totals:
-            total.add_incoming(ir.Constant(_SUMS, [0] * _VECTOR), before)
-        low, high = (_unaligned(builder, q, place) for place in (block, builder.add(block, blocks)))
-        added = []
-        for row in range(EIGHT):
-            cells = _unaligned(builder, x, builder.add(builder.mul(blocks, _I64(row)), block))
-            moved = builder.xor(cells, ir.Constant(_SUMS, [-0x7F7F7F80] * _VECTOR))
-            added += [
-                builder.call(multiply, [totals[2 * row], low, cells]),
-                builder.call(multiply, [totals[2 * row + 1], moved, high]),
-            ]
-        for total, value in zip(totals, added, strict=True):
-            total.add_incoming(value, loop)
-        after = builder.add(block, _I64(1))
-        block.add_incoming(after, loop)
-        builder.cbranch(builder.icmp_signed("<", after, blocks), loop, done)
-        builder.position_at_end(done)
+
+        def add(block: Any, totals: list[Any]) -> list[Any]:
+            low, high = (_load(builder, q, place, 1) for place in (block, builder.add(block, blocks)))
+            added = []
+            for row in range(EIGHT):
+                cells = _load(builder, x, builder.add(builder.mul(blocks, _I64(row)), block), 1)
+                moved = builder.xor(cells, ir.Constant(_SUMS, [-0x7F7F7F80] * _VECTOR))
+                added += [
+                    builder.call(multiply, [totals[2 * row], low, cells]),
+                    builder.call(multiply, [totals[2 * row + 1], moved, high]),
+                ]
+            return added
+
+        added = _summed(builder, blocks, 2 * EIGHT, add)
         eight = ir.Constant(_SUMS, [8] * _VECTOR)
         sums = [builder.add(added[2 * row], builder.shl(added[2 * row + 1], eight)) for row in range(EIGHT)]
         for lanes in (_NEIGHBOURS, _NEIGHBOURS, _HALVES):  # so that lane r becomes the sum of row r
             both = zip(sums[::2], sums[1::2], strict=True)
             sums = [builder.add(*(builder.shuffle_vector(a, b, _mask(part)) for part in lanes)) for a, b in both]
-        off = builder.shuffle_vector(
-            builder.insert_element(ir.Constant(_SUMS, ir.Undefined), args[3], _I32(0)),
-            ir.Constant(_SUMS, ir.Undefined), ir.Constant(_SUMS, [0] * _VECTOR),
-        )  # fmt: skip
         place = builder.bitcast(builder.gep(arrays[2].data, [args[1]]), _SUMS.as_pointer())
-        builder.store(builder.sub(sums[0], off), place).align = 4
+        builder.store(builder.sub(sums[0], _spread(builder, args[3])), place).align = 4
         return context.get_dummy_value()
 
     return signature, codegen
-
-
-def _unaligned(builder: Any, pointer: Any, place: Any) -> Any:
-    loaded = builder.load(builder.gep(pointer, [place]))
-    loaded.align = 1
-    return loaded
 
 
 @numba.njit(nogil=True)

@@ -16,6 +16,7 @@ from late_interaction.array_types import I32, I64, Mask, Matrix, Places
 from late_interaction.lookup import Looked
 from late_interaction.plaid.searching import kernels
 from late_interaction.plaid.store.snapshot import Snapshot
+from late_interaction.runs import runs
 
 __all__ = ["MOST_LISTS", "STEPS", "Gathered", "Shortlist", "Work", "best_by_lists", "gathered"]
 
@@ -77,10 +78,8 @@ def best_by_lists(
         if len(found.places) >= wanted or probes == most:
             break
         probes, widened = min(most, probes * 2 * -(-wanted // max(1, len(found.places)))), True
-    places, candidates = (
-        found.best(max(work.keep, work.read)),
-        len(found.places),
-    )  # in disk order, which takes a third less time
+    places = found.best(max(work.keep, work.read))  # in disk order, which takes a third less time
+    candidates = len(found.places)
     if candidates < wanted:
         rest = np.setdiff1d(snapshot.places(masks), places, assume_unique=True)
         candidates += len(rest)
@@ -132,8 +131,7 @@ class Gathered:
     def best(self, keep: int) -> Places:
         """Return the places of the best, ascending; of equal ones the lower first."""
         best = np.empty(min(keep, len(self.places)), np.int64)
-        kernels.best_gathered(self.places, self.totals, len(best), self.rows, best)
-        return best
+        return best[: kernels.best_gathered(self.places, self.totals, len(best), self.rows, best)]
 
 
 def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask], selected: int) -> Gathered:
@@ -145,7 +143,7 @@ def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask
     steps = np.rint(gains * np.float32(scale)).astype(np.int64)
     found = [
         _of_rows(snapshot, lists[rows], steps[rows], masks, min(selected, int(postings[rows].sum())))
-        for rows in _blocks(postings)
+        for rows in runs(postings, MOST_PAIRS)
     ]
     if len(found) == 1:
         return Gathered(*found[0], snapshot.rows)
@@ -153,16 +151,6 @@ def gathered(snapshot: Snapshot, lists: I32, gains: Matrix, masks: Sequence[Mask
     totals = np.zeros(len(places), np.int64)
     np.add.at(totals, where, np.concatenate([totals for _, totals in found]))
     return Gathered(places, totals, snapshot.rows)
-
-
-def _blocks(postings: I64) -> list[slice]:
-    """Return blocks of rows, at least one row each, whose pairs of passage and list take 128 MB at most together."""
-    ends, blocks = np.cumsum(postings), [slice(0, 0)]
-    while blocks[-1].stop < len(postings):
-        first = blocks[-1].stop
-        before = int(ends[first] - postings[first])
-        blocks.append(slice(first, max(first + 1, int(np.searchsorted(ends, before + MOST_PAIRS, "right")))))
-    return blocks[1:]
 
 
 def _of_rows(snapshot: Snapshot, lists: I32, steps: I64, masks: Sequence[Mask], room: int) -> tuple[Places, I64]:

@@ -11,8 +11,6 @@ products are exact; float32 arithmetic adds at most (d + q + 16) 2^-23 |q| |x'| 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from late_interaction.array_types import Matrix, Places
@@ -21,6 +19,7 @@ from late_interaction.plaid.store.codecs import Refined
 from late_interaction.plaid.store.int16_scoring import Query16
 from late_interaction.plaid.store.selection import ranges
 from late_interaction.plaid.store.snapshot import Snapshot
+from late_interaction.runs import runs
 
 __all__ = ["bounded_scores", "exact_scores", "within"]
 
@@ -69,18 +68,8 @@ def exact_scores(snapshot: Snapshot, Q: Matrix, places: Places) -> Matrix:
         chosen = order[parts == number]
         rows = places[chosen] - part.base
         lengths = part.segment.lengths_of(rows)
-        for block in _blocks(lengths):
+        for block in runs(lengths, BLOCK_ROWS):
             starts = part.segment.offsets[rows[block]]
             vectors = snapshot.best_vectors(part, ranges(starts, lengths[block]))
             scores[chosen[block]] = maxsim_many(Q, vectors, lengths[block])
     return scores
-
-
-def _blocks(lengths: Places) -> Iterator[slice]:
-    """Yield runs of passages of about `BLOCK_ROWS` rows together, at least one."""
-    ends = np.cumsum(lengths)
-    first = 0
-    while first < len(lengths):
-        last = int(np.searchsorted(ends, ends[first] - lengths[first] + BLOCK_ROWS, "right"))
-        yield slice(first, max(last, first + 1))
-        first = max(last, first + 1)
